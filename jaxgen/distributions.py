@@ -1,0 +1,43 @@
+"""Leaf densities as functions: elementwise log-probabilities in nats, and the sum over one example.
+
+Every function broadcasts its arguments and returns one number for each element; `sum_event` adds up the elements of
+each example.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Num
+
+from jaxgen.types import Data, PerExample
+
+__all__ = ["bernoulli_log_prob", "categorical_log_prob", "normal_kl", "normal_log_prob", "sum_event"]
+
+
+def sum_event(values: Data) -> PerExample:
+    """Sums `[n, ...]` over everything but the first axis."""
+    return values.reshape(values.shape[0], -1).sum(-1)
+
+
+def normal_log_prob(
+    x: Float[Array, "*#shape"],
+    mean: Float[Array, "*#shape"] | float = 0.0,
+    log_scale: Num[Array, "*#shape"] | float = 0.0,
+) -> Float[Array, "*shape"]:
+    """Log-density of N(mean, exp(log_scale)^2): -(x - mean)^2 / (2 scale^2) - log_scale - ln(2 pi) / 2."""
+    return -0.5 * ((x - mean) * jnp.exp(-log_scale)) ** 2 - log_scale - 0.5 * jnp.log(2 * jnp.pi)
+
+
+def normal_kl(mean: Float[Array, "*#shape"], log_scale: Float[Array, "*#shape"]) -> Float[Array, "*shape"]:
+    """Divergence KL(N(mean, exp(log_scale)^2) || N(0, 1)): (mean^2 + scale^2 - 1) / 2 - log_scale."""
+    return 0.5 * (mean**2 + jnp.exp(2 * log_scale) - 1) - log_scale
+
+
+def bernoulli_log_prob(x: Num[Array, "*#shape"], logits: Float[Array, "*#shape"]) -> Float[Array, "*shape"]:
+    """Log-probability of x in {0, 1} with P(1) = sigmoid(logits): x logits - ln(1 + exp(logits))."""
+    return x * logits - jax.nn.softplus(logits)
+
+
+def categorical_log_prob(x: Num[Array, "*shape"], logits: Float[Array, "*shape levels"]) -> Float[Array, "*shape"]:
+    """Log-probability of x in {0, ..., levels - 1} with P(x) proportional to exp(logits[..., x])."""
+    normalised = jax.nn.log_softmax(logits)
+    return jnp.take_along_axis(normalised, x[..., None].astype(jnp.int32), axis=-1)[..., 0]

@@ -1,0 +1,52 @@
+"""Multilayer perceptrons."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Shaped
+
+from jaxgen.types import Cond
+
+__all__ = ["MLP", "append_label"]
+
+
+def append_label(x: Float[Array, "n d"], cond: Cond, num_classes: int) -> Float[Array, "n e"]:
+    """Appends the one-hot label to a vector; without classes the vector is unchanged.
+
+    Raises:
+        ValueError: if there are classes and no label.
+    """
+    if num_classes == 0:
+        return x
+    if cond is None:
+        raise ValueError(f"a network of {num_classes} classes needs a label for every example, got cond=None")
+    return jnp.concatenate([x, nn.one_hot(cond, num_classes, dtype=x.dtype)], axis=-1)
+
+
+class MLP(nn.Module):
+    """Dense layers with an activation between them, from events of any shape to vectors.
+
+    Attributes:
+        features: widths of the hidden layers.
+        out_dim: width of the output.
+        num_classes: number of labels appended one-hot to the input; 0 for none.
+        activation: nonlinearity of the hidden layers.
+        zero_init: start with an output of zero.
+    """
+
+    features: Sequence[int]
+    out_dim: int
+    num_classes: int = 0
+    activation: Callable[[Any], Any] = nn.silu
+    zero_init: bool = False
+
+    @nn.compact
+    def __call__(self, x: Shaped[Array, "n ..."], cond: Cond = None) -> Float[Array, "n out"]:
+        """Maps `x [n, ...]` and labels `cond [n]` to `[n, out_dim]`."""
+        x = append_label(x.reshape(x.shape[0], -1).astype(jnp.float32), cond, self.num_classes)
+        for width in self.features:
+            x = self.activation(nn.Dense(width)(x))
+        kernel_init = nn.initializers.zeros if self.zero_init else nn.initializers.lecun_normal()
+        return nn.Dense(self.out_dim, kernel_init=kernel_init)(x)
