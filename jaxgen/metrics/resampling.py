@@ -24,7 +24,7 @@ Features = Float[Array, "n d"]
 Other = Float[Array, "m d"]
 
 
-def _without(x: Features, group: Scalar, size: int) -> Features:
+def _without(x: Features, group: Scalar, size: int) -> Float[Array, "k d"]:
     """All rows but `size` of them from row `group * size` on; the shape does not depend on the group."""
     kept = jnp.arange(x.shape[0] - size)
     return x[jnp.where(kept < group * size, kept, kept + size)]
