@@ -1,0 +1,75 @@
+"""Data sets in memory, by name, and batches as a pure function of (seed, step).
+
+    dataset = load("digits")
+    batch(dataset, seed=0, step=17, batch_size=128)     # a jaxgen.types.Batch of numpy arrays
+
+Names that end in `_binary` are binarised dynamically, in `_threshold` by pixel > 0.5 (see `experiments.data.binary`).
+Files are looked for in the folder that the environment variable JAXGEN_DATA names. Nothing heavy is imported and no
+device started before a data set is loaded.
+"""
+
+import difflib
+from collections.abc import Callable
+from functools import partial
+
+from experiments.data import binary, digits, mnist, prepared, toy
+from experiments.data.feed import batch, eval_batches
+from experiments.data.records import Dataset, Split
+from experiments.errors import UserError
+
+__all__ = ["Dataset", "Split", "batch", "describe", "eval_batches", "load", "names"]
+
+_GREY: dict[str, tuple[str, Callable[[], Dataset]]] = {
+    "digits": ("8x8 handwritten digits inside scikit-learn, levels 0..16, 10 classes; needs no files", digits.grey),
+    "mnist": ("28x28 handwritten digits, levels 0..255, 10 classes", partial(mnist.grey, "mnist")),
+    "fashion_mnist": ("28x28 pictures of clothes, levels 0..255, 10 classes", partial(mnist.grey, "fashion_mnist")),
+}
+_BINARY: dict[str, tuple[str, Callable[[Dataset], Dataset]]] = {
+    "binary": ("binarised anew at every visit", binary.dynamic),
+    "threshold": ("binarised by pixel > 0.5", binary.threshold),
+}
+
+
+def _sources() -> dict[str, tuple[str, Callable[[], Dataset]]]:
+    """Every name with its description and its loader."""
+    sources = dict(_GREY)
+    for name, (_, read) in _GREY.items():
+        for ending, (how, view) in _BINARY.items():
+            sources[f"{name}_{ending}"] = f"{name}, {how}", lambda read=read, view=view: view(read())
+    sources["mnist_static"] = "MNIST under one fixed stochastic binarisation, without labels", mnist.static
+    for name in toy.DENSITIES:
+        sources[f"toy_{name}"] = f"points on the plane from the density {name}", partial(toy.dataset, name)
+    return sources
+
+
+def names() -> tuple[str, ...]:
+    """Names that `load` knows, besides those that begin with `tfds:`."""
+    return tuple(_sources())
+
+
+def describe() -> dict[str, str]:
+    """One line for each name, for the help on the command line."""
+    known = {name: text for name, (text, _) in _sources().items()}
+    return {**known, "tfds:NAME": "labelled images prepared by, or downloaded through, tensorflow-datasets"}
+
+
+def load(name: str) -> Dataset:
+    """Loads a data set into memory.
+
+    Args:
+        name: one of `names()`, or `tfds:NAME` for a data set of tensorflow-datasets (see `experiments.data.prepared`).
+
+    Returns:
+        The `Dataset`.
+
+    Raises:
+        UserError: if the name is unknown, or a file or package that it needs is missing or damaged.
+    """
+    if name.startswith(prepared.PREFIX):
+        return prepared.load(name)
+    sources = _sources()
+    if name not in sources:
+        close = difflib.get_close_matches(name, sources, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise UserError(f"unknown data set {name!r}{hint}: expected {', '.join(sources)} or {prepared.PREFIX}NAME")
+    return sources[name][1]()
