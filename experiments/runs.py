@@ -1,0 +1,208 @@
+"""The run directory: what a run was told, where it ran, what it measured.
+
+config.json       name of the config, and its fields
+environment.json  versions, devices, flags; what was different when it was resumed
+metrics.jsonl     one JSON object a line: step, loss, metrics, steps_per_second, seconds, time
+tensorboard/      the same for TensorBoard
+checkpoints/      see `experiments.checkpoints`
+lock              held by the process that trains here
+"""
+
+import dataclasses
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from experiments import configs
+from experiments.config import Config, Experiment
+from experiments.errors import UserError
+
+__all__ = ["MetricsLog", "Run", "build", "claim", "open_run", "read_json", "read_metrics", "write_json", "write_text"]
+
+FREE_FIELDS = ("steps", "log_every", "checkpoint_every", "keep")
+"""Fields that may change when a run goes on, since no parameter depends on them."""
+
+
+class Run(NamedTuple):
+    """A run and what its config builds.
+
+    Attributes:
+        directory: the run directory.
+        config_name: MODEL_DATA.
+        config: the config's dataclass.
+        experiment: model, optimiser and evaluations.
+        dataset: the data.
+    """
+
+    directory: Path
+    config_name: str
+    config: Config
+    experiment: Experiment
+    dataset: Any
+
+
+def build(directory: str | Path, config_name: str, config: Config) -> Run:
+    """Loads the data and builds the experiment of a config.
+
+    Raises:
+        UserError: if the data is missing or the config cannot be built.
+    """
+    from experiments import data
+
+    dataset = data.load(config.data)
+    try:
+        experiment = configs.load(config_name).build(config, dataset)
+    except ValueError as error:
+        raise UserError(f"config {config_name} cannot be built: {error}") from error
+    return Run(Path(directory), config_name, config, experiment, dataset)
+
+
+def open_run(directory: str | Path) -> Run:
+    """Opens a run that has been trained.
+
+    Args:
+        directory: the run directory.
+
+    Returns:
+        The run, its data loaded and its experiment built.
+
+    Raises:
+        UserError: if this is no run directory, or its config no longer exists or has other fields.
+    """
+    directory = Path(directory)
+    name, fields = _read_config(directory)
+    cls = configs.load(name).Config
+    known = {field.name for field in dataclasses.fields(cls)}
+    if unknown := sorted(set(fields) - known):
+        raise UserError(f"{directory / 'config.json'} has a field {unknown[0]!r} that config {name} does not have")
+    defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+    return build(directory, name, cls(**{name: _like(value, defaults[name]) for name, value in fields.items()}))
+
+
+def claim(directory: str | Path, config_name: str, config: Config) -> None:
+    """Makes the run directory, or checks that it belongs to this config; writes config.json.
+
+    Args:
+        directory: the run directory.
+        config_name: MODEL_DATA.
+        config: the config's dataclass.
+
+    Raises:
+        UserError: if it cannot be written, or belongs to another config: names the field and both values.
+    """
+    directory = Path(directory)
+    path = directory / "config.json"
+    if path.exists():
+        _check_same(directory, config_name, config)
+    elif (directory / "checkpoints").exists():
+        raise UserError(f"{directory} has checkpoints but no config.json: give another --workdir")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"config": config_name, "fields": dataclasses.asdict(config)})
+    except OSError as error:
+        raise UserError(f"cannot write to --workdir {directory}: {error.strerror}") from error
+
+
+def _check_same(directory: Path, config_name: str, config: Config) -> None:
+    name, old = _read_config(directory)
+    if name != config_name:
+        raise UserError(f"{directory} belongs to config {name}, not {config_name}: give another --workdir")
+    new = json.loads(json.dumps(dataclasses.asdict(config)))
+    for field in sorted(old.keys() | new.keys()):
+        if field not in FREE_FIELDS and old.get(field) != new.get(field):
+            values = f"{field}={old.get(field)!r}, not {field}={new.get(field)!r}"
+            raise UserError(f"{directory} was trained with {values}: give another --workdir, or that value")
+
+
+def _read_config(directory: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        record = read_json(directory / "config.json")
+        return record["config"], dict(record["fields"])
+    except FileNotFoundError:
+        raise UserError(f"{directory} is not a run directory: it has no config.json") from None
+    except NotADirectoryError:
+        raise UserError(f"{directory} is a file, not a run directory") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{directory / 'config.json'} cannot be read: {error}") from error
+
+
+def _like(value: Any, default: Any) -> Any:
+    """JSON has no tuples."""
+    return tuple(value) if isinstance(default, tuple) else value
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file so that a reader (or a crash) meets the old one or the whole new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read_metrics(directory: str | Path) -> list[dict[str, Any]]:
+    """Reads metrics.jsonl; a last line that was cut off by a crash is left out.
+
+    Returns:
+        One dictionary a line, with `step` and `loss` at least (`valid_loss` where a checkpoint was written); empty if
+        there is no such file. Numbers that were not finite are `None`.
+    """
+    path = Path(directory) / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    return [record for record in map(_parsed, lines) if record is not None]
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and "step" in record else None
+
+
+class MetricsLog:
+    """Writes metrics.jsonl and TensorBoard's event file; use it in a `with` statement."""
+
+    def __init__(self, directory: Path, step: int) -> None:
+        """Opens the log of a run that stands at `step`, and forgets what was logged after it."""
+        from tensorboardX import SummaryWriter
+
+        kept = [record for record in read_metrics(directory) if record["step"] <= step]
+        path = directory / "metrics.jsonl"
+        write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+        self._file = open(path, "a", encoding="utf-8")
+        self._tensorboard = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1, flush_secs=10)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Logs numbers at a step."""
+        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        self._file.write(json.dumps({"step": step, **finite, "time": round(time.time(), 3)}) + "\n")
+        self._file.flush()
+        for name, value in metrics.items():
+            self._tensorboard.add_scalar(name, value, step)
+
+    def __enter__(self) -> Self:
+        """Is ready once it is made."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Closes both files."""
+        self._file.close()
+        self._tensorboard.close()
