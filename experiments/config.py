@@ -14,7 +14,7 @@ that samples of every model are images again and likelihoods are in one unit.
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import optax
 
@@ -59,12 +59,16 @@ class Experiment(NamedTuple):
             from the model's fields.
         likelihood: the model whose likelihood fields are evaluated where it is not `model` itself (the probability
             flow of a diffusion model, say).
+        likelihood_protocol: what stands in the protocol of `likelihood`'s numbers (the ODE solver and its tolerance).
+        sample_from: `(params, key, x) -> x`, samples of chains that start at the data `x`, where a model has chains.
     """
 
     model: Model
     tx: optax.GradientTransformation
     evaluations: dict[str, "Evaluation"] = {}  # noqa: RUF012
     likelihood: Model | None = None
+    likelihood_protocol: str = ""
+    sample_from: Callable[..., Any] | None = None
 
 
 class Evaluation(NamedTuple):
@@ -74,8 +78,10 @@ class Evaluation(NamedTuple):
         compute: `(params, key, dataset) -> (value, uncertainty)`: the number and its standard error or half width.
         unit: "nats", "bits/dim", "" ...
         protocol: one line: exact or bound, how many samples, which split, which binarisation or dequantisation.
+        better: "higher" or "lower" where runs may be ranked by this number, else "".
     """
 
     compute: Callable[..., tuple[float, float]]
     unit: str
     protocol: str
+    better: str = ""
