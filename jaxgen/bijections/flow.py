@@ -1,0 +1,57 @@
+r"""Normalising flows: the model that a bijection and a standard normal base make, shared by every flow.
+
+(1)  ln p(x|cond) = ln N(z; 0, I) + ln|det dz/dx|,  z = forward(x, cond)
+(2)  x = inverse(z, cond),  z ~ N(0, I)
+"""
+
+from collections.abc import Sequence
+
+import jax
+from jaxtyping import Array, Float
+
+from jaxgen.bijections.base import Bijection, forward, inverse
+from jaxgen.core import Model
+from jaxgen.types import Batch, Carry, Cond, Metrics, Params, PerExample, PRNGKey
+
+__all__ = ["flow"]
+
+Data = Float[Array, "n ..."]
+
+
+def flow(bijection: Bijection, base_shape: Sequence[int]) -> Model:
+    """Builds the density of data whose base is standard normal.
+
+    Args:
+        bijection: the map between data x (reals) and base z.
+        base_shape: shape of one example of z.
+
+    Returns:
+        A `Model` with the exact `log_prob` (1), `sample` (2), `encode` (x to z, no noise) and `decode` (z to x). Its
+        `loss` is the mean negative log-likelihood in nats.
+
+    Source: Normalizing Flows for Probabilistic Modeling and Inference, https://arxiv.org/abs/1912.02762.
+    """
+    base_shape = tuple(base_shape)
+
+    def init(key: PRNGKey, batch: Batch) -> tuple[Params, Carry]:
+        return bijection.init(key, batch.x, batch.cond), ()
+
+    def log_prob(params: Params, x: Data, cond: Cond = None) -> PerExample:
+        z, log_det = bijection.forward_and_log_det(params, x, cond)
+        return jax.scipy.stats.norm.logpdf(z).reshape(x.shape[0], -1).sum(-1) + log_det
+
+    def loss(params: Params, carry: Carry, key: PRNGKey, batch: Batch) -> tuple[Array, tuple[Carry, Metrics]]:
+        del key
+        return -log_prob(params, batch.x, batch.cond).mean(), (carry, {})
+
+    def sample(params: Params, key: PRNGKey, num: int, cond: Cond = None) -> Data:
+        return inverse(bijection, params, jax.random.normal(key, (num, *base_shape)), cond)
+
+    def encode(params: Params, key: PRNGKey, x: Data, cond: Cond = None) -> Data:
+        del key
+        return forward(bijection, params, x, cond)
+
+    def decode(params: Params, latent: Data, cond: Cond = None) -> Data:
+        return inverse(bijection, params, latent, cond)
+
+    return Model(init=init, loss=loss, sample=sample, log_prob=log_prob, encode=encode, decode=decode)
