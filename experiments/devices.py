@@ -1,0 +1,127 @@
+"""Devices, compiler options and the compilation cache: what a command does before it computes."""
+
+import functools
+import hashlib
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from experiments.errors import UserError
+from jaxgen import parallel
+
+__all__ = ["PLACEMENTS", "compiler_options", "cpu_compiler_options", "environment", "placement", "setup"]
+
+PLACEMENTS = ("jit", "pmap", "mesh")
+"""Names that `--parallel` takes."""
+
+PACKAGES = ("jaxgen", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
+
+CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+"""Keeps convolutions off a library path of XLA:CPU that runs on one core (measured in `benchmarks/README.md`)."""
+
+
+def setup() -> None:
+    """Turns the persistent compilation cache on for everything, however short its compilation.
+
+    A second run then starts in seconds. The cache lies in the folder that `JAX_COMPILATION_CACHE_DIR` names, or else
+    in the user's own cache folder, apart for each kind of processor. Call it before the first computation.
+    """
+    if not jax.config.values["jax_compilation_cache_dir"]:
+        jax.config.update("jax_compilation_cache_dir", str(_cache_dir()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _cache_dir() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    cpu = hashlib.sha256(_cpu_field("flags").encode()).hexdigest()[:8]
+    return Path(root) / "jaxgen" / f"xla-{platform.machine()}-{cpu}"
+
+
+def cpu_compiler_options() -> dict[str, str]:
+    """The options that make XLA:CPU faster and that this version of it knows; each is tried on a trivial function."""
+    return {name: value for name, value in CPU_OPTIONS.items() if _known(name, value)}
+
+
+@functools.cache
+def _known(name: str, value: str) -> bool:
+    try:
+        jax.jit(lambda x: x + 1, compiler_options={name: value}).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
+def compiler_options() -> dict[str, str] | None:
+    """Compiler options for the devices that are there; `None` where there is nothing to add."""
+    if jax.default_backend() != "cpu":
+        return None
+    return cpu_compiler_options() or None
+
+
+def placement(name: str | None = None) -> parallel.Placement:
+    """How to lay training and sampling on the devices.
+
+    Args:
+        name: "jit" (one device), "pmap" or "mesh"; `None` is "pmap" where there is more than one device.
+
+    Raises:
+        UserError: if the name is unknown.
+    """
+    name = name or ("pmap" if jax.device_count() > 1 else "jit")
+    makers = dict(zip(PLACEMENTS, (parallel.single, parallel.pmap, parallel.mesh), strict=True))
+    if name not in makers:
+        raise UserError(f"--parallel must be one of {', '.join(PLACEMENTS)}, got {name!r}")
+    return makers[name](compiler_options=compiler_options())
+
+
+def environment() -> dict[str, Any]:
+    """What a number depends on besides the code: versions, devices, flags. Nothing in it names the machine."""
+    device = jax.devices()[0]
+    return {
+        "python": platform.python_version(),
+        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+        "platform": device.platform,
+        "device_kind": device.device_kind,
+        "devices": jax.device_count(),
+        "processes": jax.process_count(),
+        "hardware": hardware(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "compiler_options": compiler_options() or {},
+    }
+
+
+def hardware() -> str:
+    """One line: devices, processor, cores, memory."""
+    devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    cpu = _cpu_field("model name") or platform.processor() or platform.machine()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{devices}; {cpu}, {cores} cores{_memory()}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_field(field: str) -> str:
+    """A field of the first processor in Linux's own list; "" elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.split(":")[0].strip() == field), "")
+
+
+def _memory() -> str:
+    try:
+        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return ""
+    return f", {size / 2**30:.0f} GiB"
