@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Curve", "curves_svg", "image_grid", "num_columns", "picture", "save_picture"]
+__all__ = ["Curve", "can_be_drawn", "curves_svg", "image_grid", "num_columns", "picture", "save_picture"]
 
 Curve = tuple[Sequence[float], Sequence[float]]
 """Abscissae (steps) and ordinates."""
@@ -81,6 +81,12 @@ def _plane(x: NDArray[np.float32], limits: tuple[float, float, float, float] | N
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def can_be_drawn(x: ArrayLike) -> bool:
+    """Whether `picture` knows how to draw this: images or points in the plane."""
+    shape = np.shape(x)
+    return (len(shape) == 4 and shape[-1] in (1, 3)) or (len(shape) == 2 and shape[1] == 2)
 
 
 def picture(

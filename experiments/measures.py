@@ -1,0 +1,250 @@
+"""Numbers with their protocol, from whatever fields a model defines.
+
+Nothing here knows a family: a row is made for every field that is not `None`, and distances between samples and data
+for every model. Those are in a stated feature space and stand beside the same number for training examples in place of
+samples, which no model can be expected to beat.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments import trained
+from experiments.config import Evaluation
+from experiments.data import Split
+from experiments.trained import Trained
+from jaxgen import core
+from jaxgen.core import Model
+from jaxgen.parallel import Placement
+
+__all__ = ["MIN_EXAMPLES", "Row", "Setting", "own_rows", "likelihood_rows", "reconstruction_rows", "sample_rows"]
+
+MIN_EXAMPLES = 20
+"""Fewer give no distance with a standard error."""
+
+_NUM_COMPONENTS, _NUM_GROUPS, _NEIGHBOUR = 64, 10, 3
+
+
+class Row(NamedTuple):
+    """A number with its protocol.
+
+    Attributes:
+        name: what is measured.
+        value: the number.
+        error: its standard error or half width.
+        unit: "nats per image", "bits/dim", "" ...
+        how: the part of the protocol that is this row's own.
+        protocol: the whole protocol: `how`, the examples, the data set's own.
+        better: "higher", "lower" or "".
+        floor: the same number for training examples in place of samples, or `None`.
+        floor_error: its standard error.
+    """
+
+    name: str
+    value: float
+    error: float
+    unit: str
+    how: str
+    protocol: str
+    better: str = ""
+    floor: float | None = None
+    floor_error: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What all rows of one evaluation share.
+
+    Attributes:
+        model: run and parameters.
+        placement: how samples are drawn on the devices.
+        examples: the examples that are evaluated; `cond` is `None` where the model takes no label.
+        which: says which they are: "all 497 test examples".
+        seed: seed of all noise.
+        importance_samples: k of the importance-weighted bound.
+        options: compiler options.
+    """
+
+    model: Trained
+    placement: Placement
+    examples: Split
+    which: str
+    seed: int
+    importance_samples: int
+    options: dict[str, str] | None = None
+
+    def protocol(self, how: str) -> str:
+        """The whole protocol of a row."""
+        return f"{how}; {self.which}; {self.model.run.dataset.protocol}"
+
+
+def _event(setting: Setting) -> str:
+    return "image" if setting.examples.x.ndim == 4 else "example"
+
+
+def _bounds(model: Model, setting: Setting, said: str) -> Iterator[tuple[str, str, Callable[..., Any]]]:
+    """Name, protocol and function of every likelihood field that is there."""
+    k, given = setting.importance_samples, f", {said}" if said else ""
+    if (log_prob := model.log_prob) is not None:
+        how = said or "exact"
+        yield "log-likelihood", how, lambda params, key, x, cond: log_prob(params, x, cond)
+    if model.log_weight is not None:
+        how = f"lower bound, importance weighted, k = {k}{given}"
+        yield "log-likelihood, importance-weighted bound", how, core.importance_bound(model, k)
+    if model.elbo is not None:
+        yield "log-likelihood, lower bound", f"lower bound, 1 draw per example{given}", model.elbo
+
+
+def likelihood_rows(setting: Setting) -> Iterator[Row]:
+    """Exact likelihoods and bounds, in nats and (integer data) in bits per dimension."""
+    experiment = setting.model.run.experiment
+    models = [(experiment.model, "")]
+    if experiment.likelihood is not None:
+        models.append((experiment.likelihood, experiment.likelihood_protocol or "of the config's likelihood model"))
+    for model, said in models:
+        for name, how, function in _bounds(model, setting, said):
+            how += ", given the label" if setting.examples.cond is not None else ""
+            values = trained.over_batches(
+                function, setting.model.params, setting.examples, seed=setting.seed, options=setting.options
+            )
+            yield from _in_both_units(setting, name, how, values)
+
+
+def _in_both_units(setting: Setting, name: str, how: str, values: np.ndarray) -> Iterator[Row]:
+    import jax.numpy as jnp
+
+    from jaxgen.metrics.likelihood import mean_with_error
+
+    protocol = setting.protocol(how)
+    mean, error = map(float, mean_with_error(jnp.asarray(values)))
+    yield Row(name, mean, error, f"nats per {_event(setting)}", how, protocol, "higher")
+    if setting.model.run.dataset.num_levels:
+        bits = core.bits_per_dim(jnp.asarray(values), int(np.prod(setting.examples.x.shape[1:])))
+        mean, error = map(float, mean_with_error(bits))
+        yield Row(name, mean, error, "bits/dim", how, protocol, "lower")
+
+
+def reconstruction_rows(setting: Setting) -> Iterator[Row]:
+    """Mean squared error of `decode(encode(x))`."""
+    import jax.numpy as jnp
+
+    from jaxgen.metrics.likelihood import mean_with_error
+
+    encode, decode = setting.model.run.experiment.model.encode, setting.model.run.experiment.model.decode
+    if encode is None or decode is None:
+        return
+    scale = _scale(setting.model)
+
+    def squared_error(params: Any, key: Any, x: Any, cond: Any) -> Any:
+        again = decode(params, encode(params, key, x, cond), cond)
+        difference = (again.astype("float32") - x.astype("float32")) / scale
+        return (difference**2).reshape(x.shape[0], -1).mean(-1)
+
+    values = trained.over_batches(
+        squared_error, setting.model.params, setting.examples, seed=setting.seed, options=setting.options
+    )
+    how = f"mean squared error of decode(encode(x)), 1 draw of the latent, data in 0..1 (divided by {scale:g})"
+    mean, error = map(float, mean_with_error(jnp.asarray(values)))
+    yield Row("reconstruction error", mean, error, "per dimension", how, setting.protocol(how), "lower")
+
+
+def own_rows(setting: Setting, name: str, evaluation: Evaluation) -> Iterator[Row]:
+    """What only this experiment measures; its protocol is its own."""
+    import jax
+
+    value, error = evaluation.compute(setting.model.params, jax.random.key(setting.seed), setting.model.run.dataset)
+    protocol = f"{evaluation.protocol}; {setting.model.run.dataset.protocol}"
+    yield Row(name, float(value), float(error), evaluation.unit, evaluation.protocol, protocol, evaluation.better)
+
+
+def _scale(model: Trained) -> float:
+    return float(max(model.run.dataset.num_levels - 1, 1))
+
+
+class _Features(NamedTuple):
+    """A feature space: `apply` maps data to features `[n, d]`; `name` and `how` say what it is."""
+
+    apply: Callable[[np.ndarray], np.ndarray]
+    name: str
+    how: str
+
+
+def _features(model: Trained) -> _Features:
+    """Principal components of the raw training data; the data itself where it has few dimensions."""
+    from sklearn.decomposition import PCA
+
+    flat = lambda x: np.asarray(x, np.float32).reshape(len(x), -1) / np.float32(_scale(model))  # noqa: E731
+    train = flat(model.run.dataset.train.x)
+    if train.shape[1] <= 3:
+        return _Features(flat, "coordinate", f"the {train.shape[1]} coordinates themselves")
+    pca = PCA(min(_NUM_COMPONENTS, *train.shape), svd_solver="covariance_eigh").fit(train)
+    share = pca.explained_variance_ratio_.sum()
+    name = "pixel-PCA" if model.run.dataset.train.x.ndim == 4 else "PCA"
+    which = f"first {pca.n_components_} principal components of the training data scaled to 0..1"
+    how = f"features: {which} ({share:.1%} of variance)"
+    return _Features(lambda x: ((flat(x) - pca.mean_) @ pca.components_.T).astype(np.float32), name, how)
+
+
+def _median_distance(features: np.ndarray) -> float:
+    from scipy.spatial.distance import pdist
+
+    return float(np.median(pdist(features[:500])))
+
+
+def _distances(bandwidth: float, num: int) -> dict[str, tuple[str, str, Callable[..., Any]]]:
+    """Name to protocol, what is better, and `(data, samples) -> Estimate`."""
+    from jaxgen.metrics import frechet, kernel, precision_recall, resampling
+
+    size = num // _NUM_GROUPS
+    blocks = f"unbiased, {_NUM_GROUPS} blocks of {size}"
+    cubic, gaussian = kernel.polynomial_kernel(), kernel.gaussian_kernel(bandwidth=bandwidth)
+    return {
+        "Frechet distance": (
+            f"Gaussian fits, jackknife over {_NUM_GROUPS} groups",
+            "lower",
+            lambda x, y: resampling.jackknife(frechet.frechet_distance, x, y, num_groups=_NUM_GROUPS),
+        ),
+        "kernel distance, cubic": (
+            f"squared MMD, kernel (x.y/d + 1)^3, {blocks}",
+            "lower",
+            lambda x, y: kernel.block_squared_mmd(cubic, x, y, block_size=size),
+        ),
+        "kernel distance, Gaussian": (
+            f"squared MMD, bandwidth {bandwidth:.4g} (median distance of training examples), {blocks}",
+            "lower",
+            lambda x, y: kernel.block_squared_mmd(gaussian, x, y, block_size=size),
+        ),
+        "precision": (
+            f"nearest neighbour {_NEIGHBOUR}",
+            "higher",
+            lambda x, y: precision_recall.precision_recall(x, y, k=_NEIGHBOUR).precision,
+        ),
+        "recall": (
+            f"nearest neighbour {_NEIGHBOUR}",
+            "higher",
+            lambda x, y: precision_recall.precision_recall(x, y, k=_NEIGHBOUR).recall,
+        ),
+    }
+
+
+def sample_rows(setting: Setting) -> Iterator[Row]:
+    """Distances between samples and data, for every model; conditional ones are given the examples' labels."""
+    import jax
+
+    run, num = setting.model.run, len(setting.examples.x)
+    labels, params = setting.examples.cond, setting.model.params
+    samples = trained.draw(setting.placement, run.experiment.model, params, num, seed=setting.seed, labels=labels)
+    rows = np.random.default_rng(setting.seed).permutation(len(run.dataset.train.x))[:num]
+    space = _features(setting.model)
+    data, fake, train = map(space.apply, (setting.examples.x, samples, run.dataset.train.x[rows]))
+    drawn = f"{num} samples" + (" with the examples' labels" if labels is not None else "")
+    for name, (how, better, measure) in _distances(_median_distance(train), num).items():
+        compiled = jax.jit(measure, compiler_options=setting.options)
+        (value, error), (floor, floor_error) = compiled(data, fake), compiled(data, train)
+        how = f"{how}; {drawn}; {space.how}"
+        label = f"{space.name} {name}"
+        yield Row(
+            label, float(value), float(error), "", how, setting.protocol(how), better, float(floor), float(floor_error)
+        )
