@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments import integrity, runs
@@ -165,7 +166,8 @@ def _empty(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
 def _as_key(template: jax.ShapeDtypeStruct, leaf: np.ndarray) -> Any:
     if not _is_key(template):
         return leaf
-    return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(template))
+    impl = jax.random.key_impl(jnp.empty(template.shape, template.dtype))
+    return jax.random.wrap_key_data(jnp.asarray(leaf), impl=impl)
 
 
 def _leaf_types(tree: Any) -> dict[str, list[Any]]:
@@ -181,8 +183,8 @@ def _leaf_digests(tree: Any) -> dict[str, list[Any]]:
     return {path: [*types, hashes[path]] for path, types in _leaf_types(tree).items()}
 
 
-def _bytes(leaf: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)
+def _bytes(leaf: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data
 
 
 def _check_fits(run: runs.Run, step: int, saved: dict[str, list[Any]], built: dict[str, list[Any]]) -> None:

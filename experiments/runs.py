@@ -8,12 +8,14 @@ checkpoints/      see `experiments.checkpoints`
 lock              held by the process that trains here
 """
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -21,7 +23,20 @@ from experiments import configs
 from experiments.config import Config, Experiment
 from experiments.errors import UserError
 
-__all__ = ["MetricsLog", "Run", "build", "claim", "open_run", "read_json", "read_metrics", "write_json", "write_text"]
+__all__ = [
+    "MetricsLog",
+    "Run",
+    "build",
+    "check",
+    "claim",
+    "locked",
+    "open_run",
+    "read_json",
+    "read_metrics",
+    "record_environment",
+    "write_json",
+    "write_text",
+]
 
 FREE_FIELDS = ("steps", "log_every", "checkpoint_every", "keep")
 """Fields that may change when a run goes on, since no parameter depends on them."""
@@ -83,8 +98,23 @@ def open_run(directory: str | Path) -> Run:
     return build(directory, name, cls(**{name: _like(value, defaults[name]) for name, value in fields.items()}))
 
 
+def check(directory: str | Path, config_name: str, config: Config) -> None:
+    """Checks that a directory is free, or belongs to this config; touches nothing.
+
+    Raises:
+        UserError: if it belongs to another config (names the field and both values), or cannot be a run directory.
+    """
+    directory = Path(directory)
+    if (directory / "config.json").exists():
+        _check_same(directory, config_name, config)
+    elif directory.exists() and not directory.is_dir():
+        raise UserError(f"--workdir {directory} is a file, not a directory")
+    elif (directory / "checkpoints").exists():
+        raise UserError(f"{directory} has checkpoints but no config.json: give another --workdir")
+
+
 def claim(directory: str | Path, config_name: str, config: Config) -> None:
-    """Makes the run directory, or checks that it belongs to this config; writes config.json.
+    """Makes the run directory, if `check` lets it, and writes config.json.
 
     Args:
         directory: the run directory.
@@ -92,19 +122,62 @@ def claim(directory: str | Path, config_name: str, config: Config) -> None:
         config: the config's dataclass.
 
     Raises:
-        UserError: if it cannot be written, or belongs to another config: names the field and both values.
+        UserError: if it cannot be written, or belongs to another config.
     """
+    check(directory, config_name, config)
     directory = Path(directory)
-    path = directory / "config.json"
-    if path.exists():
-        _check_same(directory, config_name, config)
-    elif (directory / "checkpoints").exists():
-        raise UserError(f"{directory} has checkpoints but no config.json: give another --workdir")
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"config": config_name, "fields": dataclasses.asdict(config)})
+        write_json(directory / "config.json", {"config": config_name, "fields": dataclasses.asdict(config)})
     except OSError as error:
         raise UserError(f"cannot write to --workdir {directory}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def locked(directory: str | Path) -> Iterator[None]:
+    """Keeps a second process from training in the same directory; the lock ends with the process, however it ends.
+
+    Raises:
+        UserError: if another process trains there.
+    """
+    import fcntl
+
+    with open(Path(directory) / "lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is training in {directory}") from None
+        yield
+
+
+def record_environment(directory: str | Path, step: int, environment: dict[str, Any]) -> None:
+    """Writes environment.json at the start of a run; names what is different when it goes on, and adds that to it.
+
+    Args:
+        directory: the run directory.
+        step: the step at which the run starts or goes on.
+        environment: what the bits of the parameters depend on besides config and code.
+    """
+    path = Path(directory) / "environment.json"
+    if not step or not path.exists():
+        return write_json(path, environment)
+    recorded = read_json(path)
+    old, new = _flat(recorded), _flat(environment)
+    changes = {name: [old.get(name), value] for name, value in new.items() if old.get(name) != value}
+    if changes:
+        text = ", ".join(f"{name} ({before!r}, now {now!r})" for name, (before, now) in changes.items())
+        print(f"warning: not the environment this run began in, so not its bits: {text}", file=sys.stderr)
+        resumed = [*recorded.get("resumed", []), {"step": step, "changes": changes}]
+        write_json(path, {**recorded, "resumed": resumed})
+    return None
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with names like `versions.jax`."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
+    return flat
 
 
 def _check_same(directory: Path, config_name: str, config: Config) -> None:

@@ -4,6 +4,7 @@ import ast
 import difflib
 import importlib
 import pkgutil
+from pathlib import Path
 from types import ModuleType
 
 from experiments.errors import UserError
@@ -18,9 +19,8 @@ def names() -> list[str]:
 
 def summary(name: str) -> str:
     """First line of a config's docstring, read without importing it."""
-    spec = importlib.util.find_spec(f"{__name__}.{name}")
-    with open(spec.origin, encoding="utf-8") as file:
-        docstring = ast.get_docstring(ast.parse(file.read())) or ""
+    source = (Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8")
+    docstring = ast.get_docstring(ast.parse(source)) or ""
     return docstring.split("\n")[0]
 
 
