@@ -1,0 +1,40 @@
+r"""Heun's method: the trapezoid rule for the probability flow dx = x0 dalpha + eps dsigma.
+
+    (1)  x0 = denoise(x_t, t),  eps = (x_t - alpha_t x0) / sigma_t,  x_s = alpha_s x0 + sigma_s eps
+    (2)  x0' = denoise(x_s, s),  eps' = (x_s - alpha_s x0') / sigma_s
+    (3)  x_s' = x_t + (alpha_s - alpha_t) (x0 + x0') / 2 + (sigma_s - sigma_t) (eps + eps') / 2
+              = x_s + (alpha_s sigma_t / sigma_s - alpha_t) (x0' - x0) / 2
+
+Second order in either direction of time, on any path and clock: with alpha = 1 it is the method of the source, on a
+linear path Heun's method for the flow. Where sigma_s = 0 the result is (1), which is x0.
+
+Source: Elucidating the Design Space of Diffusion-Based Generative Models, https://arxiv.org/abs/2206.00364,
+algorithm 1.
+"""
+
+import jax.numpy as jnp
+
+from jaxgen import paths
+from jaxgen.paths import Path, Time
+from jaxgen.samplers.loop import Denoiser, Stepper, memoryless
+from jaxgen.types import Data, PRNGKey
+
+__all__ = ["heun"]
+
+
+def _step(denoise: Denoiser, path: Path, key: PRNGKey, x_t: Data, t: Time, s: Time) -> Data:
+    """(1) to (3)."""
+    del key
+    x0 = denoise(x_t, t)
+    x_s = paths.perturb(path, x0, s, paths.eps(path, x_t, t, x0))
+    change = denoise(x_s, s) - x0
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = paths.scales(path, t, x_t), paths.scales(path, s, x_t)
+    return jnp.where(sigma_s > 0, x_s + 0.5 * (alpha_s * sigma_t / sigma_s - alpha_t) * change, x_s)
+
+
+def heun() -> Stepper:
+    """Heun's method: deterministic, second order, two evaluations of the network per step.
+
+    Source: Elucidating the Design Space of Diffusion-Based Generative Models, https://arxiv.org/abs/2206.00364.
+    """
+    return memoryless(_step, num_evaluations=2)
