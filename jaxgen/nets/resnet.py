@@ -1,0 +1,54 @@
+"""Residual networks from images to images of the same sides: conditioners of coupling layers."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from jaxgen.types import Cond
+
+__all__ = ["ResNet"]
+
+
+class ResNet(nn.Module):
+    """Residual blocks of a 3x3 and a 1x1 convolution, at one resolution.
+
+    The label, if there is one, shifts the channels before the first block.
+
+    Attributes:
+        features: channels of the hidden layers.
+        out_channels: channels of the output.
+        num_blocks: number of residual blocks.
+        num_classes: number of labels; 0 for none.
+        zero_init: start with an output of zero.
+
+    Source: Identity Mappings in Deep Residual Networks, https://arxiv.org/abs/1603.05027.
+    """
+
+    features: int
+    out_channels: int
+    num_blocks: int = 2
+    num_classes: int = 0
+    zero_init: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"], cond: Cond = None) -> Float[Array, "n h w out"]:
+        """Maps images `x [n, h, w, c]` and labels `cond [n]` to `[n, h, w, out_channels]`.
+
+        Raises:
+            ValueError: if there are classes and no label.
+        """
+        x = nn.Conv(self.features, (3, 3))(x)
+        if self.num_classes:
+            x = x + self._label_shift(cond)
+        for _ in range(self.num_blocks):
+            hidden = nn.Conv(self.features, (3, 3))(nn.silu(nn.LayerNorm()(x)))
+            x = x + nn.Dense(self.features)(nn.silu(hidden))
+        kernel_init = nn.initializers.zeros if self.zero_init else nn.initializers.lecun_normal()
+        return nn.Dense(self.out_channels, kernel_init=kernel_init)(nn.silu(nn.LayerNorm()(x)))
+
+    def _label_shift(self, cond: Any) -> Float[Array, "n 1 1 features"]:
+        if cond is None:
+            raise ValueError(f"a network of {self.num_classes} classes needs a label for every example, got cond=None")
+        return nn.Embed(self.num_classes, self.features)(jnp.asarray(cond))[:, None, None]
