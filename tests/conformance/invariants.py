@@ -1,0 +1,214 @@
+"""What every model obeys: functions of an entry of the zoo that assert one thing each."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.core import init_state, score, train_step
+from tests.conformance.zoo import NUM, Entry
+
+KEY = jax.random.key(0)
+KEYED = ("log_weight", "elbo", "encode")
+
+
+def initial(entry: Entry):
+    """State before the first step."""
+    return jax.jit(lambda key: init_state(entry.model, entry.tx, key, entry.batch))(KEY)
+
+
+def train(entry: Entry):
+    """States after each of ten steps, the initial one first."""
+    states, step = [initial(entry)], jax.jit(train_step(entry.model, entry.tx, ema_decay=0.9))
+    for _ in range(10):
+        states.append(step(states[-1], entry.batch)[0])
+    return states
+
+
+_STATES = {}
+
+
+def trained(entry: Entry, num_steps: int = 3):
+    """State after a few steps, so that nothing is at its special initial value; computed once for each model."""
+    if entry.model not in _STATES:
+        _STATES[entry.model] = train(entry)
+    return _STATES[entry.model][num_steps]
+
+
+def fields(entry: Entry, params):
+    """Every field that a model defines, as a function of `(x, cond, key)`."""
+    model, time = entry.model, jnp.full(NUM, 0.3)
+    calls = {}
+    for name in ("log_prob", "energy"):
+        if (f := getattr(model, name)) is not None:
+            calls[name] = lambda x, cond, key, f=f: f(params, x, cond)
+    for name in KEYED:
+        if (f := getattr(model, name)) is not None:
+            calls[name] = lambda x, cond, key, f=f: f(params, key, x, cond)
+    if model.score is not None:
+        calls["score"] = lambda x, cond, key: model.score(params, x, time[: x.shape[0]], cond)
+    if model.encode is not None and model.decode is not None:
+        calls["decode"] = lambda x, cond, key: model.decode(params, model.encode(params, key, x, cond), cond)
+    calls["sample"] = lambda x, cond, key: model.sample(params, key, x.shape[0], cond)
+    return calls
+
+
+def shapes(entry: Entry):
+    """Likelihoods are `[n]`, samples and scores are like x, and the loss is a finite scalar that keeps its carry."""
+    state, (x, cond) = trained(entry), entry.batch
+    for name, call in fields(entry, state.params).items():
+        value = jax.jit(call)(x, cond, KEY)
+        if name in ("log_prob", "energy", "log_weight", "elbo"):
+            chex.assert_shape(value, (NUM,))
+        elif name in ("score", "sample", "decode"):
+            chex.assert_shape(value, x.shape)
+        chex.assert_tree_all_finite(value)
+    loss, (carry, metrics) = jax.jit(entry.model.loss)(state.params, state.carry, KEY, entry.batch)
+    chex.assert_rank([loss, *metrics.values()], 0)
+    chex.assert_trees_all_equal_shapes_and_dtypes(carry, state.carry)
+    chex.assert_tree_all_finite((loss, metrics))
+
+
+def sample_type(entry: Entry):
+    """Samples are integers where the data is, and reals where it is real."""
+    x = entry.model.sample(trained(entry).params, KEY, NUM, entry.batch.cond)
+    kinds = [jnp.issubdtype(a.dtype, jnp.floating) for a in (x, entry.batch.x)]
+    assert kinds[0] == kinds[1]
+
+
+def purity(entry: Entry):
+    """The same key gives the same result; another key gives another sample."""
+    params, (x, cond) = trained(entry).params, entry.batch
+    for call in map(jax.jit, fields(entry, params).values()):
+        chex.assert_trees_all_equal(call(x, cond, KEY), call(x, cond, KEY))
+    sample = jax.jit(fields(entry, params)["sample"])
+    assert not np.array_equal(sample(x, cond, KEY), sample(x, cond, jax.random.key(1)))
+
+
+def jit_equals_eager(entry: Entry):
+    """Compiling changes nothing but the rounding."""
+    params, (x, cond) = trained(entry).params, entry.batch
+    for name, call in fields(entry, params).items():
+        if name not in ("sample", "decode"):
+            chex.assert_trees_all_close(jax.jit(call)(x, cond, KEY), call(x, cond, KEY), rtol=2e-3, atol=2e-3)
+
+
+def examples_do_not_mix(entry: Entry):
+    """`vmap` of one example equals the batch, so likelihoods are of each example alone."""
+    params, (x, cond) = trained(entry).params, entry.batch
+    for name, call in fields(entry, params).items():
+        if name in ("log_prob", "energy", "score"):
+            single = jax.vmap(lambda x, cond, call=call: call(x[None], cond[None], KEY)[0])
+            chex.assert_trees_all_close(jax.jit(single)(x, cond), call(x, cond, KEY), rtol=1e-4, atol=1e-4)
+
+
+def vmap_over_keys(entry: Entry):
+    """`vmap` of the loss over keys equals a loop."""
+    state = trained(entry)
+    loss = jax.jit(lambda key: entry.model.loss(state.params, state.carry, key, entry.batch)[0])
+    keys = jax.random.split(KEY, 3)
+    np.testing.assert_allclose(jax.jit(jax.vmap(loss))(keys), [loss(key) for key in keys], rtol=1e-4, atol=1e-4)
+
+
+def gradients_are_finite(entry: Entry):
+    """Gradients of the loss are finite, and some are not zero."""
+    state = trained(entry)
+    grads = jax.jit(jax.grad(lambda p: entry.model.loss(p, state.carry, KEY, entry.batch)[0]))(state.params)
+    chex.assert_tree_all_finite(grads)
+    assert any(np.any(g != 0) for g in jax.tree.leaves(grads))
+
+
+def compiles_once(entry: Entry):
+    """The second and third step, and sampling with other parameters, do not trace again."""
+    traced, state = [], initial(entry)
+    step = train_step(entry.model, entry.tx)
+
+    def counted_step(state, batch):
+        traced.append("step")
+        return step(state, batch)
+
+    def counted_sample(params, key, cond):
+        traced.append("sample")
+        return entry.model.sample(params, key, NUM, cond)
+
+    step_jit, sample_jit = jax.jit(counted_step), jax.jit(counted_sample)
+    for _ in range(3):
+        state, _ = step_jit(state, entry.batch)
+        sample_jit(state.params, jax.random.fold_in(KEY, 1), entry.batch.cond)
+    assert sorted(traced) == ["sample", "step"]
+
+
+def normalised(entry: Entry):
+    """The density integrates, or the probability sums, to one."""
+    if entry.support is None or entry.model.log_prob is None:
+        return
+    params, (points, weights) = trained(entry).params, entry.support
+    for label in range(3 if entry.conditional else 1):
+        cond = jnp.full(points.shape[0], label)
+        total = (weights * jnp.exp(jax.jit(entry.model.log_prob)(params, points, cond))).sum()
+        np.testing.assert_allclose(total, 1, atol=2e-3)
+
+
+def bound_below_log_prob(entry: Entry):
+    """The mean of the elbo, and of the log-weight, is at most the log-probability."""
+    model, params, (x, cond) = entry.model, trained(entry).params, entry.batch
+    if model.log_prob is None:
+        return
+    exact = model.log_prob(params, x, cond)
+    for field in (model.elbo, model.log_weight):
+        if field is not None:
+            draws = jax.jit(jax.vmap(lambda key, f=field: f(params, key, x, cond)))(jax.random.split(KEY, 200))
+            assert jnp.all(draws.mean(0) <= exact + 4 * draws.std(0) / jnp.sqrt(200) + 1e-3)
+
+
+def score_is_the_gradient(entry: Entry):
+    """The derived score equals central differences; of integers it is an error that says so."""
+    model, params, (x, cond) = entry.model, trained(entry).params, entry.batch
+    log_density = model.log_prob or model.energy and (lambda p, x, c: -model.energy(p, x, c))
+    if log_density is None:
+        return
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        with np.testing.assert_raises_regex(ValueError, str(x.dtype)):
+            score(model)(params, x, cond)
+        return
+    direction = jax.random.normal(KEY, x.shape)
+    moved = [log_density(params, x + h * direction, cond) for h in (1e-2, -1e-2)]
+    directional = (score(model)(params, x, cond) * direction).reshape(NUM, -1).sum(-1)
+    np.testing.assert_allclose(directional, (moved[0] - moved[1]) / 2e-2, rtol=2e-2, atol=2e-2)
+
+
+def condition_matters(entry: Entry):
+    """A conditional model gives other samples for other labels; an unconditional one ignores them."""
+    state, (x, cond) = trained(entry, 10), entry.batch
+    sample = jax.jit(fields(entry, state.params)["sample"])
+    other = sample(x, (cond + 1) % 3, KEY)
+    assert np.array_equal(sample(x, cond, KEY), other) != entry.conditional
+
+
+def moving_average(entry: Entry):
+    """The step's moving average equals the recursion written out by hand."""
+    expected = trained(entry, 0).params
+    for k in range(3):
+        params, decay = trained(entry, k + 1).params, min(0.9, (1 + k) / (10 + k))
+        expected = jax.tree.map(lambda e, p, d=decay: d * e + (1 - d) * p, expected, params)
+    chex.assert_trees_all_close(trained(entry, 3).ema_params, expected, rtol=1e-5, atol=1e-6)
+
+
+INVARIANTS = {
+    f.__name__: f
+    for f in (
+        shapes,
+        sample_type,
+        purity,
+        jit_equals_eager,
+        examples_do_not_mix,
+        vmap_over_keys,
+        gradients_are_finite,
+        compiles_once,
+        normalised,
+        bound_below_log_prob,
+        score_is_the_gradient,
+        condition_matters,
+        moving_average,
+    )
+}

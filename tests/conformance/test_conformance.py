@@ -1,0 +1,52 @@
+"""The registry times every invariant."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxgen.core import Model
+from jaxgen.distributions import normal_log_prob, sum_event
+from tests.conformance.invariants import INVARIANTS
+from tests.conformance.zoo import ENTRIES, Entry, grid, real
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+@pytest.mark.parametrize("invariant", INVARIANTS.values(), ids=lambda invariant: invariant.__name__)
+def test_invariant(entry, invariant):
+    if invariant.__name__ in entry.exceptions:
+        pytest.xfail(entry.exceptions[invariant.__name__])
+    invariant(entry)
+
+
+def diagonal_normal(dim: int) -> Model:
+    """A seventh model, made here: independent normals."""
+
+    def log_prob(params, x, cond=None):
+        del cond
+        return sum_event(normal_log_prob(x, params["mean"], params["log_scale"]))
+
+    def sample(params, key, num, cond=None):
+        del cond
+        return params["mean"] + jnp.exp(params["log_scale"]) * jax.random.normal(key, (num, dim))
+
+    return Model(
+        init=lambda key, batch: ({"mean": jnp.zeros(dim), "log_scale": jnp.zeros(dim)}, ()),
+        loss=lambda params, carry, key, batch: (-log_prob(params, batch.x).mean(), (carry, {})),
+        sample=sample,
+        log_prob=log_prob,
+    )
+
+
+@pytest.mark.parametrize("invariant", INVARIANTS.values(), ids=lambda invariant: invariant.__name__)
+def test_a_new_model_is_one_entry(invariant):
+    invariant(Entry("diagonal_normal", diagonal_normal(2), real(2), support=grid(12, 241)))
+
+
+def test_the_invariants_can_fail():
+    """A density that is off by a constant, and one that mixes its examples, are found."""
+    good = diagonal_normal(2)
+    unnormalised = good._replace(log_prob=lambda p, x, cond=None: good.log_prob(p, x) + 0.1)
+    mixing = good._replace(log_prob=lambda p, x, cond=None: good.log_prob(p, x - x.mean(0)))
+    for name, model in (("normalised", unnormalised), ("examples_do_not_mix", mixing)):
+        with pytest.raises(AssertionError):
+            INVARIANTS[name](Entry("broken", model, real(2), support=grid(12, 241)))
