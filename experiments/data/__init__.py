@@ -30,12 +30,16 @@ _BINARY: dict[str, tuple[str, Callable[[Dataset], Dataset]]] = {
 }
 
 
+def _viewed(read: Callable[[], Dataset], view: Callable[[Dataset], Dataset]) -> Dataset:
+    return view(read())
+
+
 def _sources() -> dict[str, tuple[str, Callable[[], Dataset]]]:
     """Every name with its description and its loader."""
     sources = dict(_GREY)
     for name, (_, read) in _GREY.items():
         for ending, (how, view) in _BINARY.items():
-            sources[f"{name}_{ending}"] = f"{name}, {how}", lambda read=read, view=view: view(read())
+            sources[f"{name}_{ending}"] = f"{name}, {how}", partial(_viewed, read, view)
     sources["mnist_static"] = "MNIST under one fixed stochastic binarisation, without labels", mnist.static
     for name in toy.DENSITIES:
         sources[f"toy_{name}"] = f"points on the plane from the density {name}", partial(toy.dataset, name)

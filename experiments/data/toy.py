@@ -41,7 +41,7 @@ class Density(NamedTuple):
 
 
 def _normal(x: Float[Array, "... 2"], scales: Float[Array, "... 2"]) -> Float[Array, "..."]:
-    """ln N(x; 0, diag(scales^2))."""
+    """The logarithm of N(x; 0, diag(scales^2))."""
     return jax.scipy.stats.norm.logpdf(x, scale=scales).sum(-1)
 
 
@@ -118,7 +118,7 @@ def _rotate(x: Float[Array, "... 2"], angle: Float[Array, "..."]) -> Float[Array
 
 
 def pinwheel(*, num_arms: int = 5, radius: float = 2.0, swirl: float = 0.6) -> Density:
-    """Arms of standard deviations 0.6 along and 0.2 across at `radius`, swirled by `swirl` radians a unit of |x|, (4)."""
+    """Arms of standard deviations 0.6 along and 0.2 across, at `radius`, turned by `swirl` |x| radians, (4)."""
 
     def arms() -> Float[Array, " k"]:
         return jnp.arange(num_arms) * (2 * jnp.pi / num_arms)
@@ -152,9 +152,8 @@ DENSITIES: dict[str, Callable[[], Density]] = {
 def dataset(name: str) -> Dataset:
     """Draws the data set `toy_NAME` of a density in `DENSITIES`, with fixed seeds."""
     total = _NUM_TRAIN + _NUM_VALID + _NUM_TEST
-    points = Split(
-        np.asarray(jax.jit(DENSITIES[name]().sample, static_argnums=1)(jax.random.key(0), total), np.float32)
-    )
+    draw = jax.jit(DENSITIES[name]().sample, static_argnums=1)
+    points = Split(np.asarray(draw(jax.random.key(0), total), np.float32))
     rest, test = hold_out(points, _NUM_TEST)
     train, valid = hold_out(rest, _NUM_VALID)
     protocol = (
