@@ -1,0 +1,24 @@
+"""Convolutional GAN of the embedded 8x8 digits, non-saturating, with the R1 penalty.
+
+    python -m experiments.train gan_digits --workdir runs/gan_digits
+
+See RESULTS.md for minutes, hardware and measured numbers; none is published for this data.
+"""
+
+import dataclasses
+
+from experiments.configs import gan_mnist
+
+build = gan_mnist.build
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(gan_mnist.Config):
+    """Convolutional GAN."""
+
+    data: str = "digits"
+    """Data set of images; `--help` lists them."""
+    steps: int = 4000
+    """Number of training steps in all (a resumed run goes on to this number)."""
+    latent_dim: int = 32
+    """K, the number of latent dimensions."""
