@@ -163,6 +163,8 @@ def main(argv: Sequence[str]) -> int:
     run = chosen.model.run
     print(f"{run.config_name}, step {chosen.model.step}, {chosen.which}")
     print(table(found, width=shutil.get_terminal_size((160, 40)).columns))
+    for shared in dict.fromkeys(row.shared for row in found if row.shared):
+        print(f"samples against data: {shared}")
     print(f"data: {run.dataset.protocol}")
     path = Path(run.directory) / "evaluation.json"
     runs.write_json(path, _record(chosen, found, args))

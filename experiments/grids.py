@@ -10,10 +10,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Curve", "can_be_drawn", "curves_svg", "image_grid", "num_columns", "picture", "save_picture"]
+__all__ = [
+    "Curve",
+    "can_be_drawn",
+    "curves_svg",
+    "image_grid",
+    "num_columns",
+    "picture",
+    "plane_limits",
+    "save_picture",
+]
 
 Curve = tuple[Sequence[float], Sequence[float]]
 """Abscissae (steps) and ordinates."""
+
+Limits = tuple[float, float, float, float]
+"""Left, right, bottom and top of a part of the plane."""
 
 _MIN_SIDE = 640
 """Grids are enlarged by a whole factor until they are about this many pixels wide."""
@@ -65,14 +77,14 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _plane(x: NDArray[np.float32], limits: tuple[float, float, float, float] | None) -> bytes:
+def _plane(x: NDArray[np.float32], limits: Limits | None) -> bytes:
     """A density of points in the plane: a histogram where there are many, dots where there are few."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 6.4), dpi=100)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
-    left, right, bottom, top = limits or (*np.percentile(x[:, 0], [0, 100]), *np.percentile(x[:, 1], [0, 100]))
+    left, right, bottom, top = limits or plane_limits(x) or (0, 1, 0, 1)
     if len(x) >= 5000:
         axes.hist2d(x[:, 0], x[:, 1], bins=160, range=((left, right), (bottom, top)), cmap="magma")
     else:
@@ -89,12 +101,22 @@ def can_be_drawn(x: ArrayLike) -> bool:
     return (len(shape) == 4 and shape[-1] in (1, 3)) or (len(shape) == 2 and shape[1] == 2)
 
 
+def plane_limits(x: ArrayLike) -> Limits | None:
+    """The part of the plane that shows data `[n, 2]` with a margin; `None` for anything else."""
+    x = np.asarray(x)
+    if x.ndim != 2 or x.shape[1] != 2:
+        return None
+    (left, bottom), (right, top) = x.min(0), x.max(0)
+    margin = 0.05 * max(right - left, top - bottom)
+    return float(left - margin), float(right + margin), float(bottom - margin), float(top + margin)
+
+
 def picture(
     x: ArrayLike,
     *,
     num_levels: int | None,
     columns: int | None = None,
-    limits: tuple[float, float, float, float] | None = None,
+    limits: Limits | None = None,
 ) -> bytes:
     """Draws examples of any kind that can be seen, as a PNG.
 
@@ -116,9 +138,16 @@ def picture(
     return _png(image_grid(x, num_levels=num_levels or 256, columns=columns))
 
 
-def save_picture(path: Path, x: ArrayLike, *, num_levels: int | None, columns: int | None = None) -> None:
+def save_picture(
+    path: Path,
+    x: ArrayLike,
+    *,
+    num_levels: int | None,
+    columns: int | None = None,
+    limits: Limits | None = None,
+) -> None:
     """Writes `picture(x)` to a file."""
-    path.write_bytes(picture(x, num_levels=num_levels, columns=columns))
+    path.write_bytes(picture(x, num_levels=num_levels, columns=columns, limits=limits))
 
 
 _INK, _FAINT = "#123450", "#123451"

@@ -40,6 +40,7 @@ class Row(NamedTuple):
         better: "higher", "lower" or "".
         floor: the same number for training examples in place of samples, or `None`.
         floor_error: its standard error.
+        shared: the part of the protocol that several rows share, "" if none.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Row(NamedTuple):
     better: str = ""
     floor: float | None = None
     floor_error: float | None = None
+    shared: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,12 +180,12 @@ def _features(model: Trained) -> _Features:
     flat = lambda x: np.asarray(x, np.float32).reshape(len(x), -1) / np.float32(_scale(model))  # noqa: E731
     train = flat(model.run.dataset.train.x)
     if train.shape[1] <= 3:
-        return _Features(flat, "coordinate", f"the {train.shape[1]} coordinates themselves")
+        return _Features(flat, "coordinate", f"features are the {train.shape[1]} coordinates themselves")
     pca = PCA(min(_NUM_COMPONENTS, *train.shape), svd_solver="covariance_eigh").fit(train)
     share = pca.explained_variance_ratio_.sum()
     name = "pixel-PCA" if model.run.dataset.train.x.ndim == 4 else "PCA"
     which = f"first {pca.n_components_} principal components of the training data scaled to 0..1"
-    how = f"features: {which} ({share:.1%} of variance)"
+    how = f"features are the {which} ({share:.1%} of variance)"
     return _Features(lambda x: ((flat(x) - pca.mean_) @ pca.components_.T).astype(np.float32), name, how)
 
 
@@ -239,12 +241,17 @@ def sample_rows(setting: Setting) -> Iterator[Row]:
     rows = np.random.default_rng(setting.seed).permutation(len(run.dataset.train.x))[:num]
     space = _features(setting.model)
     data, fake, train = map(space.apply, (setting.examples.x, samples, run.dataset.train.x[rows]))
-    drawn = f"{num} samples" + (" with the examples' labels" if labels is not None else "")
+    shared = f"{num} samples{'' if labels is None else ' given the labels of the examples'}; {space.how}"
     for name, (how, better, measure) in _distances(_median_distance(train), num).items():
         compiled = jax.jit(measure, compiler_options=setting.options)
         (value, error), (floor, floor_error) = compiled(data, fake), compiled(data, train)
-        how = f"{how}; {drawn}; {space.how}"
-        label = f"{space.name} {name}"
+        estimates = {"value": value, "error": error, "floor": floor, "floor_error": floor_error}
         yield Row(
-            label, float(value), float(error), "", how, setting.protocol(how), better, float(floor), float(floor_error)
+            name=f"{space.name} {name}",
+            unit="",
+            how=how,
+            protocol=setting.protocol(f"{how}; {shared}"),
+            better=better,
+            shared=shared,
+            **{field: float(number) for field, number in estimates.items()},
         )

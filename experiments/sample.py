@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments import cli, grids, trained
+from experiments.data import Dataset
 from experiments.errors import UserError
 from experiments.trained import Trained
 
@@ -74,7 +75,7 @@ def _chains(model: Trained, num: int, seed: int) -> tuple[np.ndarray, np.ndarray
     return start, trained.over_batches(step, model.params, trained.Split(start), seed=seed, options=options)
 
 
-def _write(directory: Path, stem: str, arrays: dict[str, np.ndarray], columns: int | None, num_levels: int) -> None:
+def _write(directory: Path, stem: str, arrays: dict[str, np.ndarray], columns: int | None, dataset: Dataset) -> None:
     directory.mkdir(exist_ok=True)
     np.savez_compressed(directory / f"{stem}.npz", **arrays)  # type: ignore[arg-type]
     print(directory / f"{stem}.npz")
@@ -82,7 +83,9 @@ def _write(directory: Path, stem: str, arrays: dict[str, np.ndarray], columns: i
     if "start" in arrays:
         x = np.stack([arrays["start"], x], axis=1).reshape(-1, *x.shape[1:])
     if grids.can_be_drawn(x):
-        grids.save_picture(directory / f"{stem}.png", x, num_levels=num_levels, columns=columns)
+        limits = grids.plane_limits(dataset.test.x)
+        path = directory / f"{stem}.png"
+        grids.save_picture(path, x, num_levels=dataset.num_levels, columns=columns, limits=limits)
         print(directory / f"{stem}.png")
 
 
@@ -111,7 +114,7 @@ def main(argv: Sequence[str]) -> int:
         arrays = {"x": x} if cond is None else {"x": x, "labels": cond}
         stem += "" if args.label is None else f"_class{args.label}"
         columns = model.run.dataset.num_classes if cond is not None and args.label is None else None
-    _write(model.run.directory / "samples", stem, arrays, columns, model.run.dataset.num_levels)
+    _write(model.run.directory / "samples", stem, arrays, columns, model.run.dataset)
     return 0
 
 
