@@ -9,6 +9,7 @@ orbax restored, which would cast another type without a word.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import logging
 import sys
@@ -59,7 +60,7 @@ def abstract_state(run: runs.Run) -> TrainState:
 
     model, tx = run.experiment.model, run.experiment.tx
     batch = data.batch(run.dataset, run.config.seed, 0, run.config.batch_size)
-    return jax.eval_shape(lambda key: core.init_state(model, tx, key, batch), jax.random.key(run.config.seed))
+    return jax.eval_shape(functools.partial(core.init_state, model, tx), jax.random.key(run.config.seed), batch)
 
 
 def save(run: runs.Run, state: TrainState, *, valid_loss: float | None = None) -> None:

@@ -17,11 +17,16 @@ BAD_INPUT, INTERRUPTED = 2, 130
 
 
 class _Help(SimpleHelpFormatter):
-    """Help that may contain a percent sign."""
+    """Help that may contain a percent sign, without defaults that say nothing."""
+
+    def start_section(self, heading: str | None) -> None:
+        """Leaves out where simple-parsing puts the fields."""
+        super().start_section("fields" if heading and heading.endswith("['config']") else heading)
 
     def _get_help_string(self, action: Action) -> str | None:
-        text = super()._get_help_string(action)
-        return re.sub(r"%(?!\(default\))", "%%", text) if text else text
+        if action.default is None:
+            return (action.help or "").replace("%", "%%")
+        return re.sub(r"%(?!\(default\))", "%%", super()._get_help_string(action) or "")
 
 
 class Parser(ArgumentParser):
@@ -32,9 +37,8 @@ class Parser(ArgumentParser):
 
     def __init__(self, prog: str, **options: Any) -> None:
         """Takes the name of the command and `argparse.ArgumentParser`'s options."""
-        dashes = DashVariant.UNDERSCORE_AND_DASH
         options = {"allow_abbrev": False, "formatter_class": _Help, **options}
-        super().__init__(prog=prog, add_option_string_dash_variants=dashes, **options)
+        super().__init__(prog=prog, add_option_string_dash_variants=DashVariant.DASH, **options)
 
     def error(self, message: str) -> NoReturn:
         """Raises the mistake instead of printing the usage and leaving."""
@@ -56,7 +60,7 @@ class Parser(ArgumentParser):
         if unknown:
             flag = unknown[0].split("=")[0]
             kind = "flag" if flag.startswith("-") else "argument"
-            known = [option for option in self._option_string_actions if option.startswith("--") and "_" not in option]
+            known = [option for option in self._option_string_actions if option.startswith("--")]
             self.error(f"unknown {kind} {flag}{suggestion(flag, known)} (`{self.prog} --help` lists the flags)")
         return args
 

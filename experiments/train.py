@@ -48,8 +48,8 @@ def _parse(argv: Sequence[str]) -> tuple[str, Namespace]:
     """Name of the config and its flags; without a name there can only be `--help`."""
     name = _config_name(argv)
     if name is None:
-        parser = _parser(f"{PROG} CONFIG", "Trains a config.", Config, epilog=_listing())
-        parser.parse(argv)
+        if {"-h", "--help"} & set(argv):
+            _parser(f"{PROG} CONFIG", "Trains a config.", Config, epilog=_listing()).parse(["--help"])
         raise UserError(f"the config is missing: {PROG} CONFIG --workdir DIR (configs: {', '.join(configs.names())})")
     module = configs.load(name)
     parser = _parser(f"{PROG} {name}", module.__doc__ or "", module.Config, epilog=_datasets())
@@ -66,7 +66,8 @@ def _config_name(argv: Sequence[str]) -> str | None:
 
 
 def _parser(prog: str, description: str, fields: type[Config], *, epilog: str) -> cli.Parser:
-    parser = cli.Parser(prog, description=description, epilog=epilog)
+    usage = f"{prog} --workdir DIR [--field value ...]"
+    parser = cli.Parser(prog, usage=usage, description=description, epilog=epilog)
     parser.add_argument("--workdir", required=True, metavar="DIR", help="run directory; made if it is not there")
     text = "how to use the devices: jit, pmap or mesh; pmap where there is more than one device"
     parser.add_argument("--parallel", choices=("jit", "pmap", "mesh"), help=text)
