@@ -52,6 +52,7 @@ def _builder(dataset: Dataset, folder: str | None) -> Any:
 
         name = f"jaxgen_{dataset.name}"
         VERSION = tfds.core.Version("1.0.0")
+        url_infos = None  # nothing is downloaded, so no file of checksums is looked for beside this one
 
         def _info(self) -> Any:
             metadata = {"num_levels": dataset.num_levels, "protocol": dataset.protocol}

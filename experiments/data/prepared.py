@@ -2,8 +2,9 @@
 
 A data set that was prepared as array_record is read through tensorflow-datasets' random-access data source. One that is
 not prepared is downloaded and prepared by name where TensorFlow is installed (the `tfds` extra). It is looked for in
-the folder TFDS_DATA_DIR, else in JAXGEN_DATA/tfds where that is there, else in tensorflow-datasets' own default. Where a
-data set has no validation part, the last sixth of its training part is held out; where it has no test part, so is that.
+the folder TFDS_DATA_DIR, else in JAXGEN_DATA/tfds where that is there, else in tensorflow-datasets' own default. Where
+a data set has no validation part, the last sixth of its training part is held out; where it has no test part, so is
+that, first.
 
 Source: https://www.tensorflow.org/datasets/data_source.
 """
@@ -23,7 +24,7 @@ from experiments.errors import UserError
 __all__ = ["PREFIX", "data_dir", "import_tfds", "load", "one_line"]
 
 PREFIX = "tfds:"
-_FORMAT = "array_record"
+_FORMAT, _BLOCK = "array_record", 1000
 _VALID_NAMES = ("validation", "valid", "val")
 
 
@@ -73,10 +74,10 @@ def _open(name: str) -> Any:
     tfds = import_tfds()
     folder = data_dir()
     where = folder or tfds.core.constants.DATA_DIR
-    with one_line(f"data set {PREFIX}{name}: tensorflow-datasets knows no such name, and it is not in {where}"):
+    with one_line(f"data set {PREFIX}{name}: not in {where}, and tensorflow-datasets cannot make it"):
         builder = tfds.builder(name, data_dir=folder)
-    if builder.is_prepared():
-        return builder
+        if builder.is_prepared():
+            return builder
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError(
             f"data set {PREFIX}{name} is not prepared in {where}: set TFDS_DATA_DIR to the folder that holds it as "
@@ -106,10 +107,12 @@ def _read(builder: Any, part: str, image: str, label: str | None) -> Split:
     source = builder.as_data_source(split=part)
     x = np.empty((len(source), *builder.info.features[image].shape), np.uint8)
     cond = None if label is None else np.empty(len(source), np.int32)
-    for row, example in enumerate(source):
-        x[row] = example[image]
-        if cond is not None:
-            cond[row] = example[label]
+    for start in range(0, len(source), _BLOCK):
+        rows = range(start, min(start + _BLOCK, len(source)))
+        for row, example in zip(rows, source.__getitems__(rows), strict=True):
+            x[row] = example[image]
+            if cond is not None:
+                cond[row] = example[label]
     return Split(x, cond)
 
 
