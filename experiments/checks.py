@@ -1,0 +1,49 @@
+"""What configs ask of data sets and flags before they build: each refusal is one clear line."""
+
+from experiments.config import Config
+from experiments.data import Dataset
+from experiments.errors import UserError
+
+__all__ = ["image_shape", "num_classes", "unconditional"]
+
+
+def image_shape(dataset: Dataset, what: str) -> tuple[int, int, int]:
+    """Shape `(height, width, channels)` of the images of a data set.
+
+    Args:
+        dataset: the data set.
+        what: the model that needs images, for the message.
+
+    Returns:
+        The shape of one image.
+
+    Raises:
+        UserError: if the data are not images of integer levels.
+    """
+    shape = dataset.train.x.shape[1:]
+    if len(shape) != 3 or not dataset.num_levels:
+        raise UserError(f"{what} is of images of integer levels, and {dataset.name} has events of shape {shape}")
+    return shape
+
+
+def num_classes(config: Config, dataset: Dataset) -> int:
+    """Number of labels that a network is conditioned on; 0 where the config does not ask for any.
+
+    Raises:
+        UserError: if it asks and the data set has no labels.
+    """
+    if not config.conditional:
+        return 0
+    if not dataset.num_classes:
+        raise UserError(f"{dataset.name} has no labels to condition on: pass --conditional False")
+    return dataset.num_classes
+
+
+def unconditional(config: Config, what: str) -> None:
+    """Refuses labels for a model that cannot be conditioned on them.
+
+    Raises:
+        UserError: if the config asks to condition on labels.
+    """
+    if config.conditional:
+        raise UserError(f"{what} cannot be conditioned on labels: pass --conditional False")
