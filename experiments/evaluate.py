@@ -33,11 +33,11 @@ def parser() -> cli.Parser:
     """The flags."""
     parser = cli.Parser(PROG, description="Measures a trained run: a table here, and DIR/evaluation.json.")
     parser.add_argument("directory", metavar="DIR", help="run directory that experiments.train made")
-    parser.add_argument("--num", default="1000", help="examples and samples, drawn at random; or all")
+    parser.add_argument("--num", default="1000", metavar="NUM", help="examples and samples, drawn at random; or all")
     parser.add_argument("--split", default="test", choices=SPLITS, help="part of the data")
     parser.add_argument("--importance-samples", type=int, default=100, help="k of the importance-weighted bound")
     parser.add_argument("--seed", type=int, default=0, help="seed of the choice of examples and of all noise")
-    parser.add_argument("--checkpoint", default="newest", help=trained.CHECKPOINT_HELP)
+    parser.add_argument("--checkpoint", default="newest", metavar="WHICH", help=trained.CHECKPOINT_HELP)
     parser.add_argument("--parallel", choices=("jit", "pmap", "mesh"), help=trained.PARALLEL_HELP)
     return parser
 

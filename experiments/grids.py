@@ -31,6 +31,10 @@ _MIN_SIDE = 640
 """Grids are enlarged by a whole factor until they are about this many pixels wide."""
 
 
+_GAP = 72
+"""Grey level of the gaps."""
+
+
 def num_columns(num: int) -> int:
     """Columns of a nearly square grid of `num` pictures."""
     return max(1, int(np.ceil(np.sqrt(num))))
@@ -45,7 +49,7 @@ def image_grid(
         x: images `[n, height, width, channels]` with values 0 .. num_levels - 1; 1 or 3 channels.
         num_levels: number of values of a pixel.
         columns: images per row; default: a nearly square grid.
-        gap: grey pixels between images, before enlarging.
+        gap: dark grey pixels between images, before enlarging.
         scale: whole factor of enlargement; default: until the grid is about 640 pixels wide.
 
     Returns:
@@ -61,10 +65,10 @@ def image_grid(
     columns = columns or num_columns(n)
     rows = -(-n // columns)
     pixels = np.clip(np.rint(images * (255 / max(num_levels - 1, 1))), 0, 255)
-    canvas = np.full((rows, columns, height + gap, width + gap, 3), 127, np.uint8)
+    canvas = np.full((rows, columns, height + gap, width + gap, 3), _GAP, np.uint8)
     canvas.reshape(rows * columns, height + gap, width + gap, 3)[:n, :height, :width] = pixels
     grid = canvas.transpose(0, 2, 1, 3, 4).reshape(rows * (height + gap), columns * (width + gap), 3)
-    grid = np.pad(grid, ((gap, 0), (gap, 0), (0, 0)), constant_values=127)
+    grid = np.pad(grid, ((gap, 0), (gap, 0), (0, 0)), constant_values=_GAP)
     factor = scale or max(1, round(_MIN_SIDE / grid.shape[1]))
     return grid.repeat(factor, 0).repeat(factor, 1)
 

@@ -53,7 +53,7 @@ class Chart(NamedTuple):
 def parser() -> cli.Parser:
     """The flags."""
     parser = cli.Parser(PROG, description="Writes one self-contained HTML page about a run, or several side by side.")
-    parser.add_argument("directories", metavar="DIR", nargs="+", help="run directories that experiments.train made")
+    parser.add_argument("directories", metavar="DIR", nargs="+", help="run directories; several are compared")
     parser.add_argument("--output", default=None, metavar="FILE", help="default: report.html in the first DIR")
     return parser
 
@@ -79,7 +79,7 @@ def _cell(row: dict[str, Any], others: Sequence[dict[str, Any]]) -> Cell:
     value, error = format_estimate(_number(row, "value"), _number(row, "error"))
     has_floor = row.get("floor") is not None
     floor = format_estimate(_number(row, "floor"), _number(row, "floor_error"))[0] if has_floor else ""
-    return Cell(value, error, floor, _not_worse(row, others))
+    return Cell(value.replace("-", "−"), error, floor.replace("-", "−"), _not_worse(row, others))
 
 
 def compare(evaluations: Sequence[dict[str, Any]]) -> list[Line]:
@@ -185,6 +185,17 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
     return [*facts, ("on", summary.environment.get("hardware", "unknown hardware"))]
 
 
+def _measured(found: Sequence[Summary]) -> list[str]:
+    """One sentence for each run: at which step and on what its numbers were measured."""
+    sentences = []
+    for summary in (summary for summary in found if summary.evaluation):
+        step, examples = summary.evaluation.get("step"), summary.evaluation.get("examples")
+        late = "" if step == summary.steps[-1] else f" (its newest checkpoint is step {summary.steps[-1]})"
+        subject = f"{summary.name} was measured" if len(found) > 1 else "Measured"
+        sentences.append(f"{subject} at step {step}{late} on {examples}.")
+    return sentences
+
+
 def _union(tables: Sequence[dict[str, Any]]) -> list[tuple[str, list[Any], bool]]:
     """Name, the value in each table, and whether they differ."""
     names = list(dict.fromkeys(name for table in tables for name in table))
@@ -211,6 +222,7 @@ def render(found: Sequence[Summary]) -> str:
         title=found[0].name if len(found) == 1 else f"{len(found)} runs",
         runs=views,
         lines=compare([summary.evaluation for summary in found]),
+        measured=_measured(found),
         charts=charts(found),
         fields=_union([summary.fields for summary in found]),
         environments=_union([summary.environment for summary in found]),

@@ -32,7 +32,7 @@ def parser() -> cli.Parser:
         metavar="LABEL",
         help="label of all samples, for a model trained with --conditional; default: 0, 1, 2, ... in every row",
     )
-    parser.add_argument("--checkpoint", default="newest", help=trained.CHECKPOINT_HELP)
+    parser.add_argument("--checkpoint", default="newest", metavar="WHICH", help=trained.CHECKPOINT_HELP)
     parser.add_argument("--parallel", choices=("jit", "pmap", "mesh"), help=trained.PARALLEL_HELP)
     parser.add_argument(
         "--from-data",
