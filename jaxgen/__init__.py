@@ -1,0 +1,48 @@
+"""Deep generative models in JAX: pure functions over Flax parameters behind one score and likelihood interface.
+
+Names only. Every model factory returns a `Model`; `train_step` trains any of them; `dequantize`, `pull_back` and
+`probability_flow` go from model to model. Everything else lives in the rooms below: `jaxgen.nets`, `jaxgen.bijections`,
+`jaxgen.paths`, `jaxgen.samplers`, `jaxgen.kernels`, `jaxgen.metrics`, `jaxgen.parallel`.
+"""
+
+from jaxgen.core import (
+    Model,
+    TrainState,
+    bits_per_dim,
+    importance_bound,
+    init_state,
+    score,
+    train_step,
+)
+from jaxgen.models.adversarial.gan import gan, two_player_optimizer
+from jaxgen.models.autoencoders.vae import vae
+from jaxgen.models.classical.ppca import fit as fit_ppca
+from jaxgen.models.classical.ppca import ppca
+from jaxgen.models.diffusion.diffusion import diffusion
+from jaxgen.models.energy.rbm import rbm
+from jaxgen.models.flows.real_nvp import real_nvp, real_nvp_image
+from jaxgen.transforms import dequantize, probability_flow, pull_back
+from jaxgen.types import Batch
+
+__all__ = [
+    "Batch",
+    "Model",
+    "TrainState",
+    "bits_per_dim",
+    "dequantize",
+    "diffusion",
+    "fit_ppca",
+    "gan",
+    "importance_bound",
+    "init_state",
+    "ppca",
+    "probability_flow",
+    "pull_back",
+    "rbm",
+    "real_nvp",
+    "real_nvp_image",
+    "score",
+    "train_step",
+    "two_player_optimizer",
+    "vae",
+]
