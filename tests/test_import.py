@@ -10,7 +10,7 @@ import sys
 import jaxgen
 from jax._src import xla_bridge
 assert not xla_bridge.backends_are_initialized(), "a device was started"
-heavy = {"sklearn", "matplotlib", "orbax", "tensorflow", "tensorflow_datasets", "tqdm", "jinja2", "beartype", "experiments"}
+heavy = {"sklearn", "matplotlib", "orbax", "tensorflow", "tensorflow_datasets", "tqdm", "jinja2", "experiments"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
 
