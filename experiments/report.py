@@ -5,6 +5,7 @@
 Samples, data, curves, numbers with their protocol, config, environment and the commands that make them again.
 """
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,10 +68,10 @@ def _not_worse(row: dict[str, Any], others: Sequence[dict[str, Any]]) -> bool:
     """Whether no other number is better by more than twice the standard error of the difference."""
     sign = {"higher": 1, "lower": -1}.get(row.get("better", ""), 0)
     value, error = _number(row, "value"), _number(row, "error")
-    if sign == 0 or len(others) < 2 or value != value:
+    if sign == 0 or len(others) < 2 or not math.isfinite(value):
         return False
-    margins = [(sign * (_number(o, "value") - value), (_number(o, "error") ** 2 + error**2) ** 0.5) for o in others]
-    return not any(lead > 2 * spread for lead, spread in margins)
+    leads = [(sign * (_number(other, "value") - value), _number(other, "error")) for other in others]
+    return not any(lead > 2 * math.hypot(error, other) for lead, other in leads if math.isfinite(lead))
 
 
 def _cell(row: dict[str, Any], others: Sequence[dict[str, Any]]) -> Cell:

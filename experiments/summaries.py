@@ -98,7 +98,7 @@ def read(directory: str) -> Summary:
         name=path.resolve().name,
         directory=path,
         config_name=record["config"],
-        about=configs.summary(record["config"]),
+        about=(module.__doc__ or "").split("\n")[0],
         fields=record["fields"],
         changed=frozenset(changed),
         environment=_optional(path / "environment.json"),
