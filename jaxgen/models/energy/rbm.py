@@ -37,6 +37,7 @@ from jaxgen.kernels.kernel import Kernel, run
 from jaxgen.types import Batch, Carry, Cond, Metrics, Params, PerExample, PRNGKey
 
 __all__ = [
+    "MAX_ENUMERATED",
     "ais_log_partition",
     "base_rate_logits",
     "block_gibbs",
@@ -53,7 +54,8 @@ __all__ = [
 Visible = Shaped[Array, "n d"]
 Hidden = Shaped[Array, "n h"]
 
-_MAX_ENUMERATED = 20
+MAX_ENUMERATED = 20
+"""Largest layer, in units, whose states `log_partition` sums over."""
 
 
 def _hidden_logits(params: Params, x: Visible) -> Float[Array, "n h"]:
@@ -146,8 +148,8 @@ def log_partition(params: Params) -> Float[Array, ""]:
     if weights.shape[0] < weights.shape[1]:
         weights, outer, inner = weights.T, inner, outer
     size = weights.shape[1]
-    if size > _MAX_ENUMERATED:
-        raise ValueError(f"enumeration needs a layer of at most {_MAX_ENUMERATED} units, the smaller one has {size}")
+    if size > MAX_ENUMERATED:
+        raise ValueError(f"enumeration needs a layer of at most {MAX_ENUMERATED} units, the smaller one has {size}")
 
     def log_term(index: Array) -> Array:
         state = ((index >> jnp.arange(size)) & 1).astype(jnp.float32)
