@@ -161,7 +161,7 @@ def log_snr(path: Path, t: Time) -> Any:
 def time_of_log_snr(path: Path, value: Num[Array, "..."]) -> Float[Array, "..."]:
     """The time in [t_min, t_max] whose log-SNR is `value`, by bisection to float32 precision, elementwise."""
 
-    def halve(_: int, bracket: tuple[Any, Any]) -> tuple[Any, Any]:
+    def halve(_: Any, bracket: tuple[Any, Any]) -> tuple[Any, Any]:
         low, high = bracket
         middle = 0.5 * (low + high)
         later = log_snr(path, middle) > value
@@ -258,14 +258,20 @@ def uniform_grid(path: Path, num_steps: int) -> Grid:
 
 def log_snr_grid(path: Path, num_steps: int) -> Grid:
     """`[num_steps + 1]` times from t_max down to t_min, evenly spaced in log-SNR."""
-    ends = log_snr(path, jnp.array([path.t_max, path.t_min]))
-    return time_of_log_snr(path, jnp.linspace(ends[0], ends[1], _positive(num_steps) + 1))
+    return _spaced(path, num_steps, lambda value: value, lambda value: value)
 
 
 def karras_grid(path: Path, num_steps: int, *, rho: float = 7.0) -> Grid:
     """`[num_steps + 1]` times from t_max down to t_min, evenly spaced in (sigma / alpha)^(1 / rho)."""
-    roots = jnp.exp(-0.5 * log_snr(path, jnp.array([path.t_max, path.t_min])) / rho)
-    return time_of_log_snr(path, -2 * rho * jnp.log(jnp.linspace(roots[0], roots[1], _positive(num_steps) + 1)))
+    return _spaced(path, num_steps, lambda value: jnp.exp(-0.5 * value / rho), lambda root: -2 * rho * jnp.log(root))
+
+
+def _spaced(path: Path, num_steps: int, to: Callable[[Any], Any], back: Callable[[Any], Any]) -> Grid:
+    """Times from t_max down to t_min, evenly spaced in `to(log_snr)`, whose inverse is `back`."""
+    ends = jnp.array([path.t_max, path.t_min])
+    first, last = to(log_snr(path, ends))
+    inner = jnp.linspace(first, last, _positive(num_steps) + 1)[1:-1]
+    return jnp.concatenate([ends[:1], time_of_log_snr(path, back(inner)), ends[1:]])
 
 
 def _positive(num_steps: int) -> int:

@@ -4,6 +4,7 @@ Sources: Denoising Diffusion Probabilistic Models, https://arxiv.org/abs/2006.11
 parameter count); Diffusion Models Beat GANs, https://arxiv.org/abs/2105.05233 (class embedding added to that of time).
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,8 +22,8 @@ Image = Float[Array, "n height width channels"]
 
 
 def _norm(x: Image, dtype: Any) -> Image:
-    """Group norm of up to 32 groups of at least 4 channels, statistics in float32."""
-    return nn.GroupNorm(num_groups=min(32, x.shape[-1] // 4), dtype=dtype)(x)
+    """Group norm of up to 32 groups (a power of two) of at least 4 channels, statistics in float32."""
+    return nn.GroupNorm(num_groups=math.gcd(32, x.shape[-1] // 4), dtype=dtype)(x)
 
 
 class ResidualBlock(nn.Module):

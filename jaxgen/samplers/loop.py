@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from jaxgen.paths import Path
 from jaxgen.types import Data, PRNGKey
@@ -116,7 +116,7 @@ def integrate(
 
 def trajectory(
     stepper: Stepper, denoise: Denoiser, path: Path, key: PRNGKey, x: Data, grid: Float[Array, " num_times"]
-) -> Data:
+) -> Shaped[Array, "num_steps n ..."]:
     """Like `integrate`, but returns x_t at every time of the grid after the first, `[num_steps, n, ...]`."""
     state = State(x, stepper.init(x))
     return scan_grid(_bind(stepper, denoise, path), key, state, grid, keep=lambda state: state.x)[1]

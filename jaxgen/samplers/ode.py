@@ -50,11 +50,13 @@ def rk4(field: Callable[[Any, Any], Any]) -> Callable[..., Any]:
     return step
 
 
-def _along(field: Field, x: Data, directions: Data, *, batch_size: int | None = None) -> tuple[Data, Data]:
+def _along(
+    field: Field, x: Data, directions: Float[Array, "k m ..."], *, batch_size: int | None = None
+) -> tuple[Data, Float[Array, "k n"]]:
     """`field(x)`, and e^T (df/dx) e for every direction e `[k, n, ...]` or `[k, 1, ...]`, `[k, n]`."""
     value, derivative = jax.linearize(field, x)
 
-    def quadratic(e: Data) -> PerExample:
+    def quadratic(e: Any) -> PerExample:
         return sum_event(e * derivative(jnp.broadcast_to(e, x.shape)))
 
     return value, jax.lax.map(quadratic, directions, batch_size=batch_size)

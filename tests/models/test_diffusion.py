@@ -1,0 +1,152 @@
+"""Diffusion with exact denoisers in the place of networks, and trained on small data."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+from scipy import stats
+
+from jaxgen import paths
+from jaxgen.core import init_state, train_step
+from jaxgen.models.diffusion.diffusion import diffusion, independent_times, stratified_times
+from jaxgen.nets.time import TimeMLP
+from jaxgen.samplers.heun import heun
+from jaxgen.types import Batch
+from tests import analytic
+
+KEY = jax.random.key(0)
+MEAN, VARIANCE = np.array([0.4, -0.3]), np.array([0.25, 1.5])
+PATHS = {
+    "variance_preserving": paths.variance_preserving(),
+    "cosine": paths.cosine(),
+    "variance_exploding": paths.variance_exploding(sigma_max=500.0),
+}
+PARAMETRIZATIONS = {"x0": paths.X0, "eps": paths.EPS, "v": paths.V, "score": paths.SCORE}
+every_path = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
+every_parametrization = pytest.mark.parametrize("view", PARAMETRIZATIONS.values(), ids=PARAMETRIZATIONS.keys())
+
+
+def gaussian(path, view, **options):
+    """A model whose network is the exact denoiser of N(MEAN, diag VARIANCE), as the parametrisation wants it."""
+
+    class Exact(nn.Module):
+        @nn.compact
+        def __call__(self, x, level, cond=None):
+            del cond
+            t = paths.time_of_log_snr(path, -2 * level)[:, None]
+            x_t = x * jnp.sqrt(path.alpha(t) ** 2 + path.sigma(t) ** 2)
+            x0 = analytic.gaussian_denoiser(path, MEAN, VARIANCE)(x_t, t)
+            return view.from_x0(path, x_t, t[:, 0], x0)
+
+    return diffusion(Exact(), (2,), path=path, parametrization=view, **options)
+
+
+def data(num):
+    return jnp.asarray(np.random.default_rng(0).normal(MEAN, np.sqrt(VARIANCE), (num, 2)), jnp.float32)
+
+
+@every_path
+@every_parametrization
+def test_score_equals_the_gradient_of_the_marginal(path, view):
+    t, x = jnp.array([0.4, 0.6, 0.9]), data(3)
+    alpha, sigma = path.alpha(t)[:, None], path.sigma(t)[:, None]
+    expected = -(x - alpha * MEAN) / (alpha**2 * VARIANCE + sigma**2)
+    found = jax.jit(gaussian(path, view).score)({}, x, t)
+    chex.assert_trees_all_close(found, expected, rtol=2e-3, atol=1e-3)
+
+
+@every_path
+def test_elbo_of_the_exact_denoiser_is_the_likelihood(path):
+    """Where the denoiser is exact, the continuous-time bound is tight; many draws at few points against scipy."""
+    x = data(4)
+    many = jnp.tile(x, (50_000, 1))
+    draws = jax.jit(gaussian(path, paths.V).elbo)({}, KEY, many).reshape(-1, 4)
+    expected = stats.norm(MEAN, np.sqrt(VARIANCE)).logpdf(np.asarray(x)).sum(-1)
+    np.testing.assert_array_less(abs(draws.mean(0) - expected), 4 * draws.std(0) / np.sqrt(len(draws)) + 5e-3)
+
+
+@every_path
+def test_encode_follows_the_closed_form_flow(path):
+    """Latents of a Gaussian are (x - mean) / standard deviation, and `decode` takes them back."""
+    model = gaussian(path, paths.V, grid=paths.log_snr_grid, num_steps=100)
+    x = data(200)
+    latent = jax.jit(model.encode)({}, KEY, x)
+    np.testing.assert_allclose(latent, (x - MEAN) / np.sqrt(VARIANCE), atol=0.02)
+    np.testing.assert_allclose(jax.jit(model.decode)({}, latent), x, atol=0.01)
+
+
+@pytest.mark.parametrize("stepper", [None, heun()], ids=["ddim", "heun"])
+def test_samples_have_the_moments(stepper):
+    model = gaussian(paths.cosine(), paths.V, stepper=stepper, num_steps=100)
+    x = jax.jit(lambda key: model.sample({}, key, 20_000))(KEY)
+    np.testing.assert_allclose(x.mean(0), MEAN, atol=0.04)
+    np.testing.assert_allclose(x.var(0), VARIANCE, rtol=0.05)
+
+
+@every_parametrization
+def test_loss_is_least_at_the_exact_denoiser(view):
+    """The mean squared error of the best prediction, in closed form, for the noise; a worse network loses more."""
+    path = paths.cosine()
+    batch = Batch(data(50_000))
+    loss = jax.jit(lambda: gaussian(path, view).loss({}, (), KEY, batch)[0])()
+    t = jnp.linspace(path.t_min, path.t_max, 20_001)
+    alpha, sigma = path.alpha(t)[:, None], path.sigma(t)[:, None]
+    left = VARIANCE * sigma**2 / (alpha**2 * VARIANCE + sigma**2)  # Var[x_0 | x_t]
+    slope = [view.from_x0(path, jnp.zeros((1, 1)), t, jnp.full((1, 1), value)) for value in (1.0, 0.0)]
+    expected = (left * (slope[0] - slope[1]).reshape(-1, 1) ** 2).mean()
+    np.testing.assert_allclose(loss, expected, rtol=0.05)
+
+
+@pytest.mark.parametrize("times", [independent_times, stratified_times])
+def test_times_are_uniform(times):
+    path = paths.variance_preserving()
+    found = jax.vmap(lambda key: times(path, key, 4)[0])(jax.random.split(KEY, 4000))
+    assert stats.kstest(np.asarray(found), "uniform").pvalue > 1e-3
+
+
+def test_stratified_times_cover_the_range():
+    found = np.sort(stratified_times(paths.variance_preserving(t_min=1e-5), KEY, 50))
+    np.testing.assert_allclose(np.diff(found), 1 / 50, rtol=1e-3)
+
+
+def trained(model, draw, *, num_steps=800):
+    """Parameters after a quick training."""
+    tx, ema = optax.adam(optax.cosine_decay_schedule(3e-3, num_steps)), 0.99
+    step = train_step(model, tx, ema_decay=ema)
+
+    @jax.jit
+    def run(key):
+        state = init_state(model, tx, key, draw(key))
+        advance = lambda state, key: (step(state, draw(key))[0], None)  # noqa: E731
+        return jax.lax.scan(advance, state, jax.random.split(key, num_steps))[0].ema_params
+
+    return run(KEY)
+
+
+def test_a_network_learns_two_classes():
+    """Moments of samples given the class against those of the data, and the bound against the true likelihood."""
+    scale, centres = 0.25, jnp.array([[1.0, 0.5], [-1.0, 0.0]])
+
+    def draw(key, num=256):
+        label_key, noise_key = jax.random.split(key)
+        cond = jax.random.randint(label_key, (num,), 0, 2)
+        return Batch(centres[cond] + scale * jax.random.normal(noise_key, (num, 2)), cond)
+
+    model = diffusion(TimeMLP((64, 64), num_classes=2), (2,), num_steps=40)
+    params = trained(model, draw)
+    cond = jnp.repeat(jnp.arange(2), 2000)
+    x = jax.jit(lambda key: model.sample(params, key, 4000, cond))(KEY).reshape(2, 2000, 2)
+    np.testing.assert_allclose(x.mean(1), centres, atol=0.06)
+    np.testing.assert_allclose(x.std(1), scale, rtol=0.2)
+    batch = draw(jax.random.key(5), 20_000)
+    bound = jax.jit(model.elbo)(params, KEY, *batch)
+    truth = stats.norm(centres[batch.cond], scale).logpdf(np.asarray(batch.x)).sum(-1).mean()
+    assert truth - 0.3 < bound.mean() < truth + 4 * bound.std() / np.sqrt(20_000)
+
+
+def test_number_of_steps_is_checked():
+    with pytest.raises(ValueError, match="got 0"):
+        diffusion(TimeMLP((8,)), (2,), num_steps=0)

@@ -1,0 +1,98 @@
+"""The U-Net: published size, odd sizes, classes, types, an exact start."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgen.nets import pure
+from jaxgen.nets.time import TimeMLP, time_features
+from jaxgen.nets.unet import AttentionBlock, UNet
+
+KEY = jax.random.key(0)
+SMALL = UNet(8, (1, 2), num_classes=3, attention_at=(1,))
+
+
+def randomised(params):
+    """Parameters with noise, so that no output is zero."""
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(KEY, len(leaves))
+    noise = [leaf + 0.1 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(tree, noise)
+
+
+def test_size_equals_the_published_one():
+    """DDPM's network of 32x32 images: 35.7 million parameters (35,746,307 in its public checkpoint)."""
+    net = UNet(128, (1, 2, 2, 2), num_blocks=2, attention_at=(1,))
+    x = jnp.zeros((1, 32, 32, 3))
+    params = jax.eval_shape(lambda: pure.init(net, KEY, x, jnp.zeros(1)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 35_746_307
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (8, 8, 1), (7, 5, 3)])
+def test_shapes(shape):
+    x, t, cond = jnp.zeros((2, *shape)), jnp.zeros(2), jnp.zeros(2, jnp.int32)
+    net = UNet(8, (1, 2, 2))
+    chex.assert_shape(jax.eval_shape(lambda: net.init_with_output(KEY, x, t, cond)[0]), (2, *shape))
+
+
+def test_output_depends_on_everything():
+    """Zero at the start; then on x, noise level and class, each example on its own."""
+    x, t, cond = jax.random.normal(KEY, (2, 6, 6, 1)), jnp.array([0.1, 2.0]), jnp.array([0, 2])
+    params = jax.jit(lambda: pure.init(SMALL, KEY, x, t, cond))()
+    apply = jax.jit(lambda params, *args: pure.apply(SMALL, params, *args))
+    np.testing.assert_array_equal(apply(params, x, t, cond), 0)
+    params = randomised(params)
+    out = apply(params, x, t, cond)
+    for other in [(x.at[1, 0, 0].add(1), t, cond), (x, t.at[1].add(0.5), cond), (x, t, cond.at[1].set(1))]:
+        changed = abs(apply(params, *other) - out).max((1, 2, 3))
+        assert changed[0] < 1e-5 < 1e-3 < changed[1]
+
+
+def test_bfloat16_computes_with_float32_parameters():
+    x, t, cond = jax.random.normal(KEY, (2, 6, 6, 1)), jnp.array([0.1, 2.0]), jnp.array([0, 2])
+    half = SMALL.clone(dtype=jnp.bfloat16)
+    params = jax.jit(lambda: pure.init(half, KEY, x, t, cond))()
+    chex.assert_trees_all_equal_dtypes(params, jax.tree.map(jnp.float32, params))
+    params = randomised(params)
+    ours, exact = (jax.jit(lambda net=net: pure.apply(net, params, x, t, cond))() for net in (half, SMALL))
+    assert ours.dtype == jnp.float32
+    assert 0 < abs(ours - exact).max() < 0.05 * abs(exact).max()
+
+
+def test_attention_equals_its_formula():
+    """softmax(q k^T / sqrt(width)) v, written out for two heads."""
+    x, net = jax.random.normal(KEY, (1, 2, 3, 8)), AttentionBlock(head_width=4)
+    params = randomised(pure.init(net, KEY, x))
+    rows = np.asarray(x, np.float64).reshape(6, 2, 4)
+    scale = np.sqrt(rows.var((0, 2)) + 1e-6)[:, None]
+    norm = ((rows - rows.mean((0, 2))[:, None]) / scale).reshape(6, 8)
+    norm = norm * params["GroupNorm_0"]["scale"] + params["GroupNorm_0"]["bias"]
+    heads = np.split((norm @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"]).reshape(6, 6, 4), 3, axis=1)
+    logits = np.einsum("ihd,jhd->hij", heads[0], heads[1]) / 2
+    weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    mixed = np.einsum("hij,jhd->ihd", weights, heads[2]).reshape(6, 8)
+    expected = mixed @ params["Dense_1"]["kernel"] + params["Dense_1"]["bias"]
+    np.testing.assert_allclose((pure.apply(net, params, x) - x).reshape(6, 8), expected, atol=1e-4)
+
+
+def test_missing_label_is_an_error():
+    with pytest.raises(ValueError, match="3 classes"):
+        jax.eval_shape(lambda: pure.init(SMALL, KEY, jnp.zeros((1, 6, 6, 1)), jnp.zeros(1), None))
+
+
+def test_time_features_are_cosines_and_sines():
+    found = time_features(jnp.array([0.0, 2.0]), 4, slowest=0.5, fastest=3.0)
+    expected = [[1, 1, 0, 0], [np.cos(1), np.cos(6), np.sin(1), np.sin(6)]]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_time_mlp_depends_on_everything():
+    x, t, cond, net = jax.random.normal(KEY, (2, 3)), jnp.array([0.1, 2.0]), jnp.array([0, 2]), TimeMLP((8,), 3)
+    params = randomised(pure.init(net, KEY, x, t, cond))
+    out = pure.apply(net, params, x, t, cond)
+    chex.assert_shape(out, (2, 3))
+    for other in [(x.at[1].add(1), t, cond), (x, t.at[1].add(0.5), cond), (x, t, cond.at[1].set(1))]:
+        changed = abs(pure.apply(net, params, *other) - out).max(1)
+        assert changed[0] < 1e-6 < 1e-3 < changed[1]

@@ -1,0 +1,104 @@
+"""The likelihood of the probability flow against the densities of mixtures whose score is plugged in."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgen import paths
+from jaxgen.bijections import affine
+from jaxgen.core import Model
+from jaxgen.models.classical.ppca import ppca
+from jaxgen.transforms import dequantize, probability_flow, pull_back
+from tests import analytic
+
+PATHS = {
+    "variance_preserving": paths.variance_preserving(),
+    "cosine": paths.cosine(),
+    "variance_exploding": paths.variance_exploding(sigma_max=500.0),
+}
+KEY = jax.random.key(0)
+
+
+def exact_model(mixture, path):
+    """A diffusion model that has learned its data perfectly."""
+    score, num_dims = analytic.score(mixture, path), mixture.means.shape[1]
+    return Model(
+        init=lambda key, batch: ((), ()),
+        loss=lambda params, carry, key, batch: (jnp.zeros(()), (carry, {})),
+        sample=lambda params, key, num, cond=None: jnp.zeros((num, num_dims)),
+        score=lambda params, x, t, cond=None: score(x, t),
+    )
+
+
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
+def test_log_prob_equals_the_density_of_a_mixture(path):
+    """To 1e-3 nats at every one of 500 points of the mixture, in float32."""
+    mixture = analytic.mixture()
+    flow = probability_flow(exact_model(mixture, path), path)
+    x = jnp.asarray(analytic.sample(mixture, 0, 500))
+    error = jax.jit(flow.log_prob)((), x) - analytic.log_prob(mixture, x)
+    assert abs(error).max() < 1e-3
+
+
+def test_log_prob_in_16_dimensions():
+    mixture, path = analytic.mixture(16), paths.cosine(margin=3e-4)
+    flow = probability_flow(exact_model(mixture, path), path)
+    x = jnp.asarray(analytic.sample(mixture, 0, 64))
+    error = jax.jit(flow.log_prob)((), x) - analytic.log_prob(mixture, x)
+    assert abs(error).max() < 16e-3
+
+
+def test_hutchinson_is_unbiased_and_called_a_bound():
+    """With few probes, the mean over many draws equals the exact log-density; the field is `elbo`, for it is noisy."""
+    mixture, path = analytic.mixture(3), paths.cosine()
+    flow = probability_flow(exact_model(mixture, path), path, num_steps=50, num_probes=2)
+    assert flow.log_prob is None
+    x = jnp.repeat(jnp.asarray(analytic.sample(mixture, 0, 2)), 4000, 0)
+    draws = jax.jit(flow.elbo)((), KEY, x).reshape(2, 4000)
+    exact = analytic.log_prob(mixture, x[::4000])
+    np.testing.assert_array_less(abs(draws.mean(1) - exact), 4 * draws.std(1) / np.sqrt(4000) + 2e-3)
+    assert (draws.std(1) > 0.01).all()
+
+
+def test_encode_and_decode_are_inverse_and_samples_fit():
+    """Latents of data are standard normal; samples have the mixture's mean log-density."""
+    mixture, path = analytic.mixture(), paths.cosine()
+    flow = probability_flow(exact_model(mixture, path), path)
+    x = jnp.asarray(analytic.sample(mixture, 0, 2000))
+    latent, again, samples = jax.jit(
+        lambda x: (z := flow.encode((), KEY, x), flow.decode((), z), flow.sample((), KEY, 2000))
+    )(x)
+    np.testing.assert_allclose(again, x, atol=2e-3)
+    np.testing.assert_allclose(jnp.cov(latent.T), np.eye(2), atol=0.1)
+    ours, theirs = analytic.log_prob(mixture, samples), analytic.log_prob(mixture, x)
+    assert abs(ours.mean() - theirs.mean()) < 4 * np.sqrt((ours.var() + theirs.var()) / 2000)
+
+
+def test_integer_data_in_one_unit():
+    """Through scaling and dequantisation, ln P of integers: the mixture's mass in the cell, by a fine sum."""
+    mixture, path, levels = analytic.mixture(1), paths.cosine(), 8
+    flow = probability_flow(exact_model(mixture, path), path, num_steps=50)
+    model = dequantize(pull_back(flow, affine(-2.0, 4.0)), levels)
+    x = jnp.repeat(jnp.array([[3], [5]]), 2000, 0)
+    weights = jnp.exp(jax.jit(model.log_weight)((), KEY, x)).reshape(2, 2000)
+    width, fine = 4 / levels, (np.arange(1000) + 0.5) / 1000
+    points = -2 + width * (np.array([[3], [5]]) + fine)
+    mass = np.exp(analytic.log_prob(mixture, points.reshape(-1, 1))).reshape(2, 1000).mean(1) * width
+    np.testing.assert_array_less(abs(weights.mean(1) - mass), 4 * weights.std(1) / np.sqrt(2000) + 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: probability_flow(ppca(2, 1), paths.cosine()), "a score"),
+        (lambda: probability_flow(exact_model(analytic.mixture(), paths.cosine()), paths.cosine(), num_steps=0), "0"),
+        (
+            lambda: probability_flow(exact_model(analytic.mixture(), paths.cosine()), paths.cosine(), num_probes=-1),
+            "-1",
+        ),
+    ],
+)
+def test_bad_input_is_named(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
