@@ -1,10 +1,17 @@
 """What every model obeys: functions of an entry of the zoo that assert one thing each."""
 
+import pathlib
+import tempfile
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import checkpoints
+from experiments.config import Config, Experiment
+from experiments.data import Dataset, Split
+from experiments.runs import Run
 from jaxgen.core import init_state, score, train_step
 from tests.conformance.zoo import NUM, Entry
 
@@ -194,6 +201,28 @@ def moving_average(entry: Entry):
     chex.assert_trees_all_close(trained(entry, 3).ema_params, expected, rtol=1e-5, atol=1e-6)
 
 
+def bits(leaf):
+    """A leaf as an array that can be compared; a key becomes its data."""
+    return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+
+
+def resumes_bit_for_bit(entry: Entry):
+    """A state that goes through a checkpoint, and trains on, equals one that was never saved, to the last bit."""
+    split = Split(np.asarray(entry.batch.x), np.asarray(entry.batch.cond))
+    dataset = Dataset(entry.name, split, split, split, num_levels=0, num_classes=3, protocol="")
+    with tempfile.TemporaryDirectory() as directory:
+        config = Config(batch_size=NUM)
+        run = Run(pathlib.Path(directory), entry.name, config, Experiment(entry.model, entry.tx), dataset)
+        before = trained(entry, 3)
+        checkpoints.save(run, before)
+        restored = checkpoints.restore_latest(run)
+    chex.assert_trees_all_equal_dtypes(before, restored)
+    step = jax.jit(train_step(entry.model, entry.tx, ema_decay=0.9))
+    one, other = step(before, entry.batch), step(restored, entry.batch)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        assert np.array_equal(bits(a), bits(b))
+
+
 INVARIANTS = {
     f.__name__: f
     for f in (
@@ -210,5 +239,6 @@ INVARIANTS = {
         score_is_the_gradient,
         condition_matters,
         moving_average,
+        resumes_bit_for_bit,
     )
 }

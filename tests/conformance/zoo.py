@@ -1,16 +1,25 @@
 """Every model of the library, once: adding a model to every invariant is adding one entry here."""
 
+import itertools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from jaxgen import paths
+from jaxgen.bijections import reshape
 from jaxgen.core import Model
 from jaxgen.distributions import bernoulli_likelihood, normal_likelihood
+from jaxgen.models.adversarial.gan import gan, two_player_optimizer
 from jaxgen.models.autoencoders.vae import vae
 from jaxgen.models.classical.ppca import ppca
+from jaxgen.models.diffusion.diffusion import diffusion
+from jaxgen.models.energy.rbm import log_partition, normalize, rbm
+from jaxgen.models.flows.real_nvp import real_nvp, real_nvp_image
 from jaxgen.nets.mlp import MLP
+from jaxgen.nets.time import TimeMLP
+from jaxgen.transforms import dequantize, probability_flow, pull_back
 from jaxgen.types import Batch
 
 NUM = 16
@@ -53,6 +62,12 @@ def grid(limit: float, num: int) -> Support:
     return Support(points, jnp.full(num**2, (axis[1] - axis[0]) ** 2))
 
 
+def bits(num: int) -> Support:
+    """All vectors of bits, each counted once."""
+    points = jnp.array(list(itertools.product((0, 1), repeat=num)), jnp.uint8)
+    return Support(points, jnp.ones(2**num))
+
+
 def real(*shape: int) -> Batch:
     """Correlated reals with labels."""
     x = jax.random.normal(jax.random.key(1), (NUM, *shape))
@@ -65,6 +80,9 @@ def levels(num_levels: int, *shape: int) -> Batch:
     return Batch(x, jnp.arange(NUM) % NUM_CLASSES)
 
 
+PLAYERS = two_player_optimizer(optax.adam(1e-2), optax.adam(1e-2))
+PATH = paths.variance_preserving(t_min=1e-3)
+
 ENTRIES = [
     Entry("ppca", ppca(2, 1), real(2), support=grid(12, 241)),
     Entry(
@@ -74,4 +92,47 @@ ENTRIES = [
         conditional=True,
     ),
     Entry("vae_normal", vae(MLP((8,), 4), MLP((8,), 6), normal_likelihood(), latent_dim=2), real(6)),
+    Entry(
+        "real_nvp",
+        real_nvp(2, num_layers=4, features=(8,), num_classes=NUM_CLASSES),
+        real(2),
+        conditional=True,
+        support=grid(12, 241),
+    ),
+    Entry(
+        "real_nvp_image",
+        dequantize(real_nvp_image((4, 4, 1), num_scales=1, num_pairs=1, features=4, num_blocks=1), 4),
+        levels(4, 4, 4, 1),
+    ),
+    Entry("rbm", rbm(6, 4, num_steps=2, sample_steps=20), levels(2, 6)),
+    Entry("rbm_persistent", rbm(6, 4, num_chains=NUM, sample_steps=20), levels(2, 6)),
+    Entry("rbm_normalized", normalize(rbm(6, 4, sample_steps=20), log_partition), levels(2, 6), support=bits(6)),
+    Entry("gan", gan(MLP((8,), 2), MLP((8,), 1), 2, r1_weight=0.1), real(2), PLAYERS),
+    Entry(
+        "gan_conditional",
+        gan(MLP((8,), 2, NUM_CLASSES), MLP((8,), 1, NUM_CLASSES), 2),
+        real(2),
+        PLAYERS,
+        conditional=True,
+    ),
+    Entry(
+        "diffusion",
+        diffusion(TimeMLP((16,), NUM_CLASSES), (2,), path=PATH, parametrization=paths.EPS, num_steps=5),
+        real(2),
+        conditional=True,
+    ),
+    Entry(
+        "diffusion_exploding",
+        pull_back(
+            diffusion(TimeMLP((16,)), (4,), path=paths.variance_exploding(), parametrization=paths.X0, num_steps=5),
+            reshape((2, 2), (4,)),
+        ),
+        real(2, 2),
+    ),
+    Entry(
+        "probability_flow",
+        probability_flow(diffusion(TimeMLP((16,)), (2,), path=PATH, num_steps=5), PATH, num_steps=20),
+        real(2),
+        support=grid(8, 121),
+    ),
 ]
