@@ -11,6 +11,7 @@ a mixture of (2); `pinwheel` is (4) of five elongated Gaussians that point outwa
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax
@@ -149,6 +150,7 @@ DENSITIES: dict[str, Callable[[], Density]] = {
 """Densities with a data set of their own, called toy_NAME."""
 
 
+@lru_cache
 def dataset(name: str) -> Dataset:
     """Draws the data set `toy_NAME` of a density in `DENSITIES`, with fixed seeds."""
     total = _NUM_TRAIN + _NUM_VALID + _NUM_TEST
