@@ -141,4 +141,4 @@ def _scale(channels: int, net: Callable[[int], nn.Module], num_scales: int, num_
 def _pairs(partition: Callable[..., Partition], net: nn.Module, num_pairs: int) -> Bijection:
     """Pairs of layers of which one keeps what the other changes, both parts being of one size."""
     layers = coupling(net, partition()), coupling(net, partition(swap=True))
-    return repeat(chain(actnorm(), *layers), num_pairs)
+    return repeat(chain(actnorm(), *layers), num_pairs, unroll=num_pairs + 1)

@@ -1,0 +1,28 @@
+"""Real NVP of the embedded 8x8 digits, multi-scale, with uniform dequantisation.
+
+    python -m experiments.train real_nvp_digits --workdir runs/real_nvp_digits
+
+See RESULTS.md for minutes, hardware and measured numbers; none is published for this data.
+"""
+
+import dataclasses
+
+from experiments.configs import real_nvp_mnist
+
+build = real_nvp_mnist.build
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(real_nvp_mnist.Config):
+    """Multi-scale Real NVP."""
+
+    data: str = "digits"
+    """Data set of images whose sides are divisible by 4; `--help` lists them."""
+    steps: int = 1500
+    """Number of training steps in all (a resumed run goes on to this number)."""
+    features: int = 16
+    """Channels of the hidden layers of each conditioner."""
+    num_blocks: int = 1
+    """Residual blocks of each conditioner."""
+    num_pairs: int = 1
+    """Pairs of coupling layers of each kind (checkerboard, channels) at each scale."""
