@@ -36,14 +36,22 @@ def readable(leaf: jax.Array) -> jax.Array:
     return jax.jit(lambda x: x, out_shardings=NamedSharding(leaf.sharding.mesh, PartitionSpec()))(leaf)
 
 
-def place(leaf: Any, sharding: NamedSharding) -> jax.Array:
-    """A new array on the devices; each process sends its own part of what all of them hold whole."""
-    if sharding.is_fully_addressable:
-        return jax.device_put(leaf, sharding, may_alias=False)
+def place(leaf: Any, sharding: NamedSharding | None = None) -> jax.Array:
+    """A new array on the devices; each process sends its own part of what all of them hold whole.
+
+    Args:
+        leaf: an array on the host or on devices, or a typed key.
+        sharding: where it goes, by default to the default device.
+
+    Returns:
+        An array that shares no memory with `leaf`, so that a step may use it up. (Between devices, JAX would share the
+        part that stays where it is.)
+    """
     if _is_key(leaf):
-        data = place(jax.random.key_data(leaf), sharding)
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-    host = np.asarray(leaf)
+        return jax.random.wrap_key_data(place(jax.random.key_data(leaf), sharding), impl=jax.random.key_impl(leaf))
+    host = to_host(leaf)
+    if sharding is None or sharding.is_fully_addressable:
+        return jax.device_put(host, sharding, may_alias=False)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 

@@ -9,7 +9,7 @@ import optax
 
 from jaxgen import core
 from jaxgen.core import Model, TrainState
-from jaxgen.parallel.arrays import to_host
+from jaxgen.parallel.arrays import place, to_host
 from jaxgen.types import Batch, Data, Metrics, PRNGKey
 
 __all__ = ["Options", "Placement", "Step", "single"]
@@ -62,7 +62,7 @@ def single(*, compiler_options: Options | None = None) -> Placement:
 
     def put_state(model: Model, state: TrainState) -> TrainState:
         del model
-        return jax.tree.map(lambda leaf: jax.device_put(to_host(leaf), may_alias=False), state)
+        return jax.tree.map(place, state)
 
     def get_state(model: Model, state: TrainState) -> TrainState:
         del model
