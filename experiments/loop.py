@@ -23,7 +23,7 @@ from jaxgen.core import TrainState
 from jaxgen.parallel import Placement
 from jaxgen.types import Batch, Metrics
 
-__all__ = ["check_batch", "owned", "train"]
+__all__ = ["check_batch", "default_parallel", "owned", "train"]
 
 DONE, DIVERGED, INTERRUPTED = 0, 1, 130
 
@@ -70,6 +70,11 @@ class Window:
         return {**means, **speed, "seconds": seconds}
 
 
+def default_parallel() -> str:
+    """Name of the placement where none is asked for."""
+    return "pmap" if jax.device_count() > 1 else "jit"
+
+
 def check_batch(run: runs.Run, placement: Placement) -> None:
     """Makes the first batch.
 
@@ -82,12 +87,13 @@ def check_batch(run: runs.Run, placement: Placement) -> None:
         raise UserError(f"{text}: give a multiple of {placement.num_devices}, or --parallel jit for one device")
 
 
-def train(run: runs.Run, placement: Placement, *, again: str) -> int:
+def train(run: runs.Run, placement: Placement, *, parallel: str, again: str) -> int:
     """Trains a run to `config.steps`, from its newest checkpoint.
 
     Args:
         run: the run, whose directory exists.
         placement: how it lies on the devices.
+        parallel: the name of that, for environment.json.
         again: the command that goes on with the run.
 
     Returns:
@@ -104,7 +110,7 @@ def train(run: runs.Run, placement: Placement, *, again: str) -> int:
         say(f"{run.directory} is at step {start} of {run.config.steps}: nothing to do (a larger --steps goes on)")
         return DONE
     if _is_first():
-        runs.record_environment(run.directory, start, {**devices.environment(), "placed_on": placement.num_devices})
+        runs.record_environment(run.directory, start, {**devices.environment(), "parallel": parallel})
     try:
         with Interrupts() as interrupts:
             step = _loop(run, placement, state, start, interrupts)

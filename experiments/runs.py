@@ -39,7 +39,8 @@ __all__ = [
 ]
 
 FREE_FIELDS = ("steps", "log_every", "checkpoint_every", "keep")
-"""Fields that may change when a run goes on, since no parameter depends on them."""
+"""Fields that may change when a run goes on. Of these, parameters depend on `steps` alone, and only where the
+schedule of the optimiser does: another number then stretches what is left of it."""
 
 
 class Run(NamedTuple):
@@ -268,8 +269,9 @@ class MetricsLog:
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         self._file.write(json.dumps({"step": step, **finite, "time": round(time.time(), 3)}) + "\n")
         self._file.flush()
-        for name, value in metrics.items():
-            self._tensorboard.add_scalar(name, value, step)
+        for name, value in finite.items():
+            if value is not None:
+                self._tensorboard.add_scalar(name, value, step)
 
     def __enter__(self) -> Self:
         """Is ready once it is made."""

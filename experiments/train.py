@@ -37,11 +37,12 @@ def main(argv: Sequence[str]) -> int:
 
     _connect(args)
     devices.setup()
-    placement = devices.placement(args.parallel)
+    parallel = args.parallel or loop.default_parallel()
+    placement = devices.placement(parallel)
     run = runs.build(args.workdir, name, args.config)
     loop.check_batch(run, placement)
     with loop.owned(run):
-        return loop.train(run, placement, again=shlex.join([*PROG.split(), *argv]))
+        return loop.train(run, placement, parallel=parallel, again=shlex.join([*PROG.split(), *argv]))
 
 
 def _parse(argv: Sequence[str]) -> tuple[str, Namespace]:

@@ -1,10 +1,12 @@
-"""A training process killed by SIGKILL at random moments ends with the bits of one that was never killed."""
+"""A training process that is killed or interrupted ends with the bits of one that never was; two processes share a run."""
 
 import contextlib
 import json
 import multiprocessing
 import os
 import random
+import signal
+import socket
 import sys
 import time
 
@@ -21,17 +23,33 @@ PRELOAD = ["experiments.train", "experiments.loop", "experiments.configs.ppca_di
 PRELOAD += ["tensorboardX", "sklearn.datasets", "tqdm"]
 
 
-def _train(workdir, cache):
-    """The whole command, in a process of its own with one device."""
-    os.environ["XLA_FLAGS"], os.environ["JAX_COMPILATION_CACHE_DIR"] = "", cache
+def _train(workdir, cache, devices, flags):
+    """The whole command, in a process of its own, with its words in a file."""
+    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
     jax.config.update("jax_compilation_cache_dir", cache)
-    sys.exit(train.main([*COMMAND, "--workdir", workdir]))
+    sys.stderr = open(f"{workdir}.{'_'.join(flags[-1:])}.log", "a", buffering=1)
+    sys.exit(train.main([*COMMAND, "--workdir", workdir, *flags]))
 
 
-def _start(processes, workdir, cache):
-    process = processes.Process(target=_train, args=(str(workdir), str(cache)))
+def _start(processes, workdir, cache, *flags, devices=1):
+    process = processes.Process(target=_train, args=(str(workdir), str(cache), devices, flags))
     process.start()
     return process
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, processes, cache):
+    """A run that nothing disturbed: its state and metrics."""
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    undisturbed = _start(processes, workdir, cache)
+    undisturbed.join()
+    assert undisturbed.exitcode == 0
+    return _states_and_metrics(workdir)
 
 
 def _saving(workdir):
@@ -60,12 +78,18 @@ def processes():
     return context
 
 
-def test_killed_ten_times_gives_the_bits_of_an_undisturbed_run(tmp_path, processes):
-    whole, killed, cache = tmp_path / "whole", tmp_path / "killed", tmp_path / "cache"
-    undisturbed = _start(processes, whole, cache)
-    undisturbed.join()
-    assert undisturbed.exitcode == 0
+def _assert_same_bits(expected, state):
+    assert jax.tree.structure(expected) == jax.tree.structure(state)
+    for one, other in zip(jax.tree.leaves(expected), jax.tree.leaves(state), strict=True):
+        with contextlib.suppress(TypeError):
+            one, other = jax.random.key_data(one), jax.random.key_data(other)
+        one, other = np.asarray(one), np.asarray(other)
+        assert one.dtype == other.dtype
+        assert one.tobytes() == other.tobytes()
 
+
+def test_killed_ten_times_gives_the_bits_of_an_undisturbed_run(tmp_path, processes, whole, cache):
+    killed = tmp_path / "killed"
     chance, while_saving, progress = random.Random(7), 0, []
     for number in range(KILLS):
         before = _newest(killed)
@@ -90,17 +114,49 @@ def test_killed_ten_times_gives_the_bits_of_an_undisturbed_run(tmp_path, process
     last = _start(processes, killed, cache)
     last.join()
     assert last.exitcode == 0
-    (expected, expected_metrics), (state, metrics) = _states_and_metrics(whole), _states_and_metrics(killed)
+    (expected, expected_metrics), (state, metrics) = whole, _states_and_metrics(killed)
     _assert_same_bits(expected, state)
     assert int(state.step) == STEPS
     assert metrics == expected_metrics, json.dumps(metrics[:3])
 
 
-def _assert_same_bits(expected, state):
-    assert jax.tree.structure(expected) == jax.tree.structure(state)
-    for one, other in zip(jax.tree.leaves(expected), jax.tree.leaves(state), strict=True):
-        with contextlib.suppress(TypeError):
-            one, other = jax.random.key_data(one), jax.random.key_data(other)
-        one, other = np.asarray(one), np.asarray(other)
-        assert one.dtype == other.dtype
-        assert one.tobytes() == other.tobytes()
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_saves_and_says_how_to_go_on(number, tmp_path, processes, whole, cache):
+    """By a real signal, at a step that is no multiple of anything; then the bits of the undisturbed run."""
+    run = tmp_path / "run"
+    process = _start(processes, run, cache)
+    _wait(process, lambda: _newest(run) > 0)
+    os.kill(process.pid, number)
+    process.join()
+    assert process.exitcode == 130
+    said = (tmp_path / "run..log").read_text().splitlines()[-1]
+    stopped = _newest(run)
+    assert 0 < stopped < STEPS
+    assert f"stopped at step {stopped} of {STEPS} and saved. To go on: python -m experiments.train ppca_digits" in said
+    again = _start(processes, run, cache)
+    again.join()
+    assert again.exitcode == 0
+    _assert_same_bits(whole[0], _states_and_metrics(run)[0])
+
+
+def test_two_processes_share_a_run(tmp_path, processes, cache):
+    """Two processes with a device each are one process with two devices; only the first one writes."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    flags = ["--parallel", "pmap", "--steps", "9"]
+    one = _start(processes, tmp_path / "one", cache, *flags, devices=2)
+    one.join()
+    assert one.exitcode == 0
+    flags += ["--coordinator", address, "--num-processes", "2", "--process-id"]
+    for steps in ("5", "9"):
+        flags[flags.index("--steps") + 1] = steps
+        both = [_start(processes, tmp_path / "two", cache, *flags, str(i)) for i in range(2)]
+        for process in both:
+            process.join()
+        assert [process.exitcode for process in both] == [0, 0]
+    (expected, _), (state, metrics) = _states_and_metrics(tmp_path / "one"), _states_and_metrics(tmp_path / "two")
+    for a, b in zip(jax.tree.leaves(expected.params), jax.tree.leaves(state.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert [record["step"] for record in metrics] == [2, 3, 4, 5, 6, 8, 9]
+    assert (tmp_path / "two.1.log").read_text() == ""
