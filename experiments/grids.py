@@ -27,8 +27,8 @@ Curve = tuple[Sequence[float], Sequence[float]]
 Limits = tuple[float, float, float, float]
 """Left, right, bottom and top of a part of the plane."""
 
-_MIN_SIDE = 640
-"""Grids are enlarged by a whole factor until they are about this many pixels wide."""
+_MIN_SIDE = 1200
+"""Grids are enlarged by a whole factor until they are about this many pixels wide, to stay sharp on a fine screen."""
 
 
 _GAP = 72
@@ -50,7 +50,7 @@ def image_grid(
         num_levels: number of values of a pixel.
         columns: images per row; default: a nearly square grid.
         gap: dark grey pixels between images, before enlarging.
-        scale: whole factor of enlargement; default: until the grid is about 640 pixels wide.
+        scale: whole factor of enlargement; default: until the grid is about 1200 pixels wide.
 
     Returns:
         `uint8 [height, width, 3]`.
@@ -85,14 +85,14 @@ def _plane(x: NDArray[np.float32], limits: Limits | None) -> bytes:
     """A density of points in the plane: a histogram where there are many, dots where there are few."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 6.4), dpi=100)
+    figure = Figure(figsize=(6, 6), dpi=200)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     left, right, bottom, top = limits or plane_limits(x) or (0, 1, 0, 1)
     if len(x) >= 5000:
         axes.hist2d(x[:, 0], x[:, 1], bins=160, range=((left, right), (bottom, top)), cmap="magma")
     else:
-        axes.scatter(x[:, 0], x[:, 1], s=max(2, 4000 / len(x)), alpha=0.6, color="#3b6fb6", linewidths=0)
+        axes.scatter(x[:, 0], x[:, 1], s=max(6, 12000 / len(x)), alpha=0.7, color="#3b6fb6", linewidths=0)
     axes.set(xlim=(left, right), ylim=(bottom, top))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")

@@ -147,7 +147,8 @@ def reconstruction_rows(setting: Setting) -> Iterator[Row]:
     values = trained.over_batches(
         squared_error, setting.model.params, setting.examples, seed=setting.seed, options=setting.options
     )
-    how = f"mean squared error of decode(encode(x)), 1 draw of the latent, data in 0..1 (divided by {scale:g})"
+    units = "pixels scaled to 0..1" if setting.model.run.dataset.num_levels else "in squared units of the data"
+    how = f"mean squared error of decode(encode(x)), 1 draw of the latent, {units}"
     mean, error = map(float, mean_with_error(jnp.asarray(values)))
     yield Row("reconstruction error", mean, error, "per dimension", how, setting.protocol(how), "lower")
 
@@ -219,12 +220,12 @@ def _distances(bandwidth: float, num: int) -> dict[str, tuple[str, str, Callable
             lambda x, y: kernel.block_squared_mmd(gaussian, x, y, block_size=size),
         ),
         "precision": (
-            f"nearest neighbour {_NEIGHBOUR}",
+            f"balls out to nearest neighbour number {_NEIGHBOUR}",
             "higher",
             lambda x, y: precision_recall.precision_recall(x, y, k=_NEIGHBOUR).precision,
         ),
         "recall": (
-            f"nearest neighbour {_NEIGHBOUR}",
+            f"balls out to nearest neighbour number {_NEIGHBOUR}",
             "higher",
             lambda x, y: precision_recall.precision_recall(x, y, k=_NEIGHBOUR).recall,
         ),
