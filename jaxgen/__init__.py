@@ -21,7 +21,7 @@ from jaxgen.models.classical.ppca import ppca
 from jaxgen.models.diffusion.diffusion import diffusion
 from jaxgen.models.energy.rbm import rbm
 from jaxgen.models.flows.real_nvp import real_nvp, real_nvp_image
-from jaxgen.transforms import dequantize, probability_flow, pull_back
+from jaxgen.transforms import dequantize, normalize, probability_flow, pull_back
 from jaxgen.types import Batch
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "gan",
     "importance_bound",
     "init_state",
+    "normalize",
     "ppca",
     "probability_flow",
     "pull_back",

@@ -29,11 +29,10 @@ from jaxgen.models.energy.rbm import (
     base_rate_logits,
     energy,
     log_partition,
-    normalize,
     rbm,
     sample_from,
 )
-from jaxgen.transforms import pull_back
+from jaxgen.transforms import normalize, pull_back
 from jaxgen.types import Data, Params, PRNGKey
 
 

@@ -126,8 +126,8 @@ def log_mean_exp(log_weight: PerExample, *, num_errors: float = 3.0) -> LogMean:
     """The estimate (3) from independent weights, with an interval by the delta method.
 
     The interval is r +- num_errors s, with s from (4): how far independent runs scatter. Its rate of covering the truth
-    is near the normal one (99.7 % at 3 errors) while s is below about 0.2 nats; above, and with weights whose heavy tail
-    does not show in n draws, it covers less, and errs downwards by (3). Lengthen the path until s is small.
+    is near the normal one (99.7 % at 3 errors) while s is below about 0.2 nats; above, and with weights whose heavy
+    tail does not show in n draws, it covers less, and errs downwards by (3). Lengthen the path until s is small.
 
     Args:
         log_weight: ln w `[n]`, in nats, n >= 2.

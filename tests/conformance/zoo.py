@@ -15,11 +15,11 @@ from jaxgen.models.adversarial.gan import gan, two_player_optimizer
 from jaxgen.models.autoencoders.vae import vae
 from jaxgen.models.classical.ppca import ppca
 from jaxgen.models.diffusion.diffusion import diffusion
-from jaxgen.models.energy.rbm import log_partition, normalize, rbm
+from jaxgen.models.energy.rbm import log_partition, rbm
 from jaxgen.models.flows.real_nvp import real_nvp, real_nvp_image
 from jaxgen.nets.mlp import MLP
 from jaxgen.nets.time import TimeMLP
-from jaxgen.transforms import dequantize, probability_flow, pull_back
+from jaxgen.transforms import dequantize, normalize, probability_flow, pull_back
 from jaxgen.types import Batch
 
 NUM = 16

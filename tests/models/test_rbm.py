@@ -20,11 +20,11 @@ from jaxgen.models.energy.rbm import (
     encode,
     energy,
     log_partition,
-    normalize,
     pseudo_log_prob,
     rbm,
     sample_from,
 )
+from jaxgen.transforms import normalize
 from jaxgen.types import Batch
 
 

@@ -22,7 +22,6 @@ Likelihood Gradient, Tieleman, 2008, https://doi.org/10.1145/1390156.1390290; (7
 Deep Belief Networks, Salakhutdinov and Murray, 2008, https://doi.org/10.1145/1390156.1390266.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -45,7 +44,6 @@ __all__ = [
     "encode",
     "energy",
     "log_partition",
-    "normalize",
     "pseudo_log_prob",
     "rbm",
     "sample_from",
@@ -201,29 +199,6 @@ def ais_log_partition(
     log_weight = ais(path_key, start, betas, log_density, transition).log_weight
     log_base = params["hidden_bias"].shape[0] * jnp.log(2.0) + jax.nn.softplus(base).sum()
     return log_mean_exp(log_weight + log_base, num_errors=num_errors)
-
-
-def normalize(model: Model, log_partition: Callable[[Params], Any]) -> Model:
-    """Gives a model of an energy its likelihood: log_prob(x) = -energy(x) - ln Z.
-
-    Args:
-        model: a model that defines `energy`.
-        log_partition: `params -> ln Z`, in nats; as exact as it is, `log_prob` is.
-
-    Returns:
-        The model with `log_prob`, all else as before.
-
-    Raises:
-        ValueError: if the model has no `energy`.
-    """
-    if model.energy is None:
-        raise ValueError("normalize needs a model with energy, and it is None")
-    energy = model.energy
-
-    def log_prob(params: Params, x: Any, cond: Cond = None) -> PerExample:
-        return -energy(params, x, cond) - log_partition(params)
-
-    return model._replace(log_prob=log_prob)
 
 
 def rbm(
