@@ -2,7 +2,7 @@
 
 Nothing here knows a family: a row is made for every field that is not `None`, and distances between samples and data
 for every model. Those are in a stated feature space and stand beside the same number for training examples in place of
-samples, which no model can be expected to beat.
+samples: a floor to compare with, though no strict bound where training and test rows differ in kind.
 """
 
 import dataclasses
