@@ -72,7 +72,7 @@ def test_karras_grid_equals_its_formula():
 @every_path
 def test_views_equal_those_of_a_gaussian(path):
     """Score, eps and v of the exact denoiser against the gradient of the marginal log-density."""
-    mean, variance, X
+    mean, variance, t = jnp.array([1.0, -2.0]), jnp.array([0.5, 2.0]), jnp.array([0.4, 0.6, 0.9])
     x_t = jax.random.normal(jax.random.key(0), (3, 2))
     alpha, sigma = paths.scales(path, t, x_t)
     score = -(x_t - alpha * mean) / (alpha**2 * variance + sigma**2)

@@ -27,7 +27,7 @@ class Config(config.Config):
 
     data: str = "mnist"
     """Data set of images; `--help` lists them."""
-    steps: int = 6000
+    steps: int = 4000
     """Number of training steps in all (a resumed run goes on to this number)."""
     batch_size: int = 64
     """Examples per step, over all devices."""

@@ -18,7 +18,7 @@ from jaxgen.types import Cond
 
 __all__ = ["UNet"]
 
-Image = Float[Array, "n height width channels"]
+Image = Float[Array, "n _ _ _"]
 
 
 def _norm(x: Image, dtype: Any) -> Image:
@@ -38,8 +38,8 @@ class ResidualBlock(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Image, embedding: Float[Array, "n width"]) -> Image:
-        """Maps `x [n, h, w, c]` and an embedding `[n, width]` to `[n, h, w, channels]`."""
+    def __call__(self, x: Image, embedding: Float[Array, "n features"]) -> Image:
+        """Maps `x [n, h, w, c]` and an embedding `[n, features]` to `[n, h, w, channels]`."""
         h = nn.Conv(self.channels, (3, 3), dtype=self.dtype)(nn.silu(_norm(x, self.dtype)))
         h += nn.Dense(self.channels, dtype=self.dtype)(nn.silu(embedding))[:, None, None]
         h = nn.silu(_norm(h, self.dtype))
@@ -121,7 +121,7 @@ class UNet(nn.Module):
         h = nn.Conv(out_channels, (3, 3), kernel_init=nn.initializers.zeros, dtype=self.dtype)(h)
         return h.astype(jnp.float32)
 
-    def _embed(self, t: Num[Array, " n"], cond: Cond) -> Float[Array, "n width"]:
+    def _embed(self, t: Num[Array, " n"], cond: Cond) -> Float[Array, "n features"]:
         """Embedding of the noise level, and of the class if there are classes."""
         width = 4 * self.channels
         h = nn.Dense(width, dtype=self.dtype)(time_features(t, self.channels))
@@ -132,7 +132,7 @@ class UNet(nn.Module):
             raise ValueError(f"a network of {self.num_classes} classes needs a label for every example, got cond=None")
         return h + nn.Embed(self.num_classes, width, dtype=self.dtype)(cond)
 
-    def _block(self, x: Image, embedding: Float[Array, "n width"], level: int) -> Image:
+    def _block(self, x: Image, embedding: Float[Array, "n features"], level: int) -> Image:
         h = ResidualBlock(self.channels * self.multipliers[level], self.dtype)(x, embedding)
         return AttentionBlock(dtype=self.dtype)(h) if level in self.attention_at else h
 

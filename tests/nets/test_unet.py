@@ -37,26 +37,35 @@ def test_shapes(shape):
     chex.assert_shape(jax.eval_shape(lambda: net.init_with_output(KEY, x, t, cond)[0]), (2, *shape))
 
 
-def test_output_depends_on_everything():
+@pytest.fixture(scope="module")
+def inputs():
+    return jax.random.normal(KEY, (2, 6, 6, 1)), jnp.array([0.1, 2.0]), jnp.array([0, 2])
+
+
+@pytest.fixture(scope="module")
+def params(inputs):
+    return jax.jit(lambda: pure.init(SMALL.clone(dtype=jnp.bfloat16), KEY, *inputs))()
+
+
+@pytest.fixture(scope="module")
+def apply():
+    return jax.jit(lambda params, *inputs: pure.apply(SMALL, params, *inputs))
+
+
+def test_output_depends_on_everything(params, inputs, apply):
     """Zero at the start; then on x, noise level and class, each example on its own."""
-    x, t, cond = jax.random.normal(KEY, (2, 6, 6, 1)), jnp.array([0.1, 2.0]), jnp.array([0, 2])
-    params = jax.jit(lambda: pure.init(SMALL, KEY, x, t, cond))()
-    apply = jax.jit(lambda params, *args: pure.apply(SMALL, params, *args))
-    np.testing.assert_array_equal(apply(params, x, t, cond), 0)
-    params = randomised(params)
+    np.testing.assert_array_equal(apply(params, *inputs), 0)
+    (x, t, cond), params = inputs, randomised(params)
     out = apply(params, x, t, cond)
     for other in [(x.at[1, 0, 0].add(1), t, cond), (x, t.at[1].add(0.5), cond), (x, t, cond.at[1].set(1))]:
         changed = abs(apply(params, *other) - out).max((1, 2, 3))
         assert changed[0] < 1e-5 < 1e-3 < changed[1]
 
 
-def test_bfloat16_computes_with_float32_parameters():
-    x, t, cond = jax.random.normal(KEY, (2, 6, 6, 1)), jnp.array([0.1, 2.0]), jnp.array([0, 2])
-    half = SMALL.clone(dtype=jnp.bfloat16)
-    params = jax.jit(lambda: pure.init(half, KEY, x, t, cond))()
+def test_bfloat16_computes_with_float32_parameters(params, inputs, apply):
     chex.assert_trees_all_equal_dtypes(params, jax.tree.map(jnp.float32, params))
-    params = randomised(params)
-    ours, exact = (jax.jit(lambda net=net: pure.apply(net, params, x, t, cond))() for net in (half, SMALL))
+    params, half = randomised(params), SMALL.clone(dtype=jnp.bfloat16)
+    ours, exact = jax.jit(lambda: pure.apply(half, params, *inputs))(), apply(params, *inputs)
     assert ours.dtype == jnp.float32
     assert 0 < abs(ours - exact).max() < 0.05 * abs(exact).max()
 
@@ -64,7 +73,7 @@ def test_bfloat16_computes_with_float32_parameters():
 def test_attention_equals_its_formula():
     """softmax(q k^T / sqrt(width)) v, written out for two heads."""
     x, net = jax.random.normal(KEY, (1, 2, 3, 8)), AttentionBlock(head_width=4)
-    params = randomised(pure.init(net, KEY, x))
+    params = randomised(jax.jit(lambda: pure.init(net, KEY, x))())
     rows = np.asarray(x, np.float64).reshape(6, 2, 4)
     scale = np.sqrt(rows.var((0, 2)) + 1e-6)[:, None]
     norm = ((rows - rows.mean((0, 2))[:, None]) / scale).reshape(6, 8)
@@ -90,9 +99,10 @@ def test_time_features_are_cosines_and_sines():
 
 def test_time_mlp_depends_on_everything():
     x, t, cond, net = jax.random.normal(KEY, (2, 3)), jnp.array([0.1, 2.0]), jnp.array([0, 2]), TimeMLP((8,), 3)
-    params = randomised(pure.init(net, KEY, x, t, cond))
-    out = pure.apply(net, params, x, t, cond)
+    params = randomised(jax.jit(lambda: pure.init(net, KEY, x, t, cond))())
+    apply = jax.jit(lambda *args: pure.apply(net, params, *args))
+    out = apply(x, t, cond)
     chex.assert_shape(out, (2, 3))
     for other in [(x.at[1].add(1), t, cond), (x, t.at[1].add(0.5), cond), (x, t, cond.at[1].set(1))]:
-        changed = abs(pure.apply(net, params, *other) - out).max(1)
+        changed = abs(apply(*other) - out).max(1)
         assert changed[0] < 1e-6 < 1e-3 < changed[1]

@@ -36,7 +36,7 @@ def errors(stepper, path, grid, numbers):
 @every_path
 @pytest.mark.parametrize(("stepper", "order"), [(ddim(), 1), (heun(), 2)], ids=["ddim", "heun"])
 def test_order_of_convergence(path, stepper, order):
-    numbers = np.array([40, 80, 160])
+    numbers = [40, 80, 160]
     found = errors(stepper, path, paths.log_snr_grid, numbers)
     slope = -np.polyfit(np.log(numbers), np.log(found), 1)[0]
     assert abs(slope - order) < 0.25, (slope, found)
@@ -136,8 +136,8 @@ def test_other_times_and_labels_do_not_recompile(stepper):
     second = run(x, paths.karras_grid(path, 8), label + 1, jax.random.key(1))
     assert len(traces) == 1
     assert not np.allclose(first, second)
-    size = lambda num: len(str(jax.make_jaxpr(run)(x, paths.uniform_grid(path, num), label, KEY)))  # noqa: E731
-    assert abs(size(500) - size(8)) < 100
+    program = lambda num: str(jax.make_jaxpr(run)(x, paths.uniform_grid(path, num), label, KEY))  # noqa: E731
+    assert program(500).count("=") == program(8).count("=")
 
 
 @every_stepper
