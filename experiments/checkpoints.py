@@ -1,7 +1,7 @@
 """Checkpoints of the whole training state, that survive being killed and know when they are damaged.
 
     checkpoints/STEP/state     the whole `TrainState` in the canonical global view, written by orbax
-    checkpoints/STEP/meta      JSON: the config, the validation loss, a digest (type, shape, SHA-256) of every leaf
+    checkpoints/STEP/meta.json the config, the validation loss, a digest (type, shape, SHA-256) of every leaf
 
 `experiments.integrity` seals the files with digests and finds damage; the digests of the leaves are compared with what
 orbax restored, which would cast another type without a word.
@@ -27,7 +27,7 @@ from experiments.integrity import Damaged, clean, steps
 from jaxgen import core
 from jaxgen.core import TrainState
 
-__all__ = ["Damaged", "abstract_state", "best_step", "clean", "restore", "restore_latest", "save", "steps"]
+__all__ = ["Damaged", "abstract_state", "best_step", "clean", "read_meta", "restore", "restore_latest", "save", "steps"]
 
 
 class Loaded(NamedTuple):
@@ -49,7 +49,7 @@ def best_step(directory: str | Path) -> int | None:
     losses = {}
     for step in steps(directory):
         with contextlib.suppress(Damaged):
-            losses[step] = _read_meta(directory, step)["valid_loss"]
+            losses[step] = read_meta(directory, step)["valid_loss"]
     known = [(loss, step) for step, loss in losses.items() if loss is not None]
     return min(known)[1] if known else None
 
@@ -83,7 +83,9 @@ def save(run: runs.Run, state: TrainState, *, valid_loss: float | None = None) -
     }
     try:
         integrity.remove(run.directory, step)
-        _orbax_save(integrity.root(run.directory) / str(step), raw, meta)
+        path = integrity.root(run.directory) / str(step)
+        _orbax_save(path / "state", raw)
+        runs.write_json(path / "meta.json", meta)
         integrity.seal(run.directory, step)
         _prune(run.directory, run.config.keep)
     except OSError as error:
@@ -105,11 +107,11 @@ def restore(run: runs.Run, step: int) -> Loaded:
         UserError: if it is whole but is not a state of this run's model.
     """
     integrity.verify(run.directory, step)
-    meta = _read_meta(run.directory, step)
+    meta = read_meta(run.directory, step)
     template = abstract_state(run)
     target = jax.tree.map(_empty, template)
     _check_fits(run, step, meta["leaves"], _leaf_types(target))
-    raw = _orbax_restore(integrity.root(run.directory) / str(step), target)
+    raw = _orbax_restore(integrity.root(run.directory) / str(step) / "state", target)
     if _leaf_digests(raw) != meta["leaves"]:
         raise Damaged(f"checkpoint {step} in {run.directory}: a restored array is not the one that was saved")
     return Loaded(jax.tree.map(_as_key, template, raw), meta["config"], meta["valid_loss"])
@@ -135,9 +137,14 @@ def restore_latest(run: runs.Run) -> TrainState:
     raise UserError(f"{run.directory} has no checkpoint that can be restored")
 
 
-def _read_meta(directory: str | Path, step: int) -> dict[str, Any]:
+def read_meta(directory: str | Path, step: int) -> dict[str, Any]:
+    """What stands beside a state: `config`, `valid_loss`, and `leaves` with type, shape and digest by path.
+
+    Raises:
+        Damaged: if it cannot be read.
+    """
     try:
-        meta = runs.read_json(integrity.root(directory) / str(step) / "meta" / "metadata")
+        meta = runs.read_json(integrity.root(directory) / str(step) / "meta.json")
         return {field: meta[field] for field in ("config", "valid_loss", "leaves")}
     except (OSError, ValueError, KeyError) as error:
         raise Damaged(f"checkpoint {step} in {directory} is damaged: {error}") from error
@@ -202,28 +209,27 @@ def _typed(leaf: list[Any]) -> str:
 
 @contextlib.contextmanager
 def _checkpointer() -> Iterator[Any]:
-    """Orbax, for this process alone, quiet."""
+    """Orbax for one tree of arrays; quiet, and for this process alone, since every process holds the whole state."""
     logging.getLogger("absl").setLevel(logging.ERROR)
     import orbax.checkpoint as ocp
 
     me = jax.process_index()
-    options = ocp.options.MultiprocessingOptions(
-        primary_host=me, active_processes={me}, barrier_sync_key_prefix=str(me)
-    )
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler(), multiprocessing_options=options) as checkpointer:
+    alone = {"primary_host": me, "active_processes": {me}, "barrier_sync_key_prefix": str(me)}
+    options = ocp.options.MultiprocessingOptions(**alone)
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=options)
+    with ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
         yield checkpointer
 
 
-def _orbax_save(path: Path, state: Any, meta: dict[str, Any]) -> None:
+def _orbax_save(path: Path, state: Any) -> None:
     import orbax.checkpoint as ocp
 
     with _checkpointer() as checkpointer:
-        items = {"state": ocp.args.StandardSave(state), "meta": ocp.args.JsonSave(meta)}
-        checkpointer.save(path, ocp.args.Composite(**items))
+        checkpointer.save(path, args=ocp.args.StandardSave(state))
 
 
 def _orbax_restore(path: Path, target: Any) -> Any:
     import orbax.checkpoint as ocp
 
     with _checkpointer() as checkpointer:
-        return checkpointer.restore(path, ocp.args.Composite(state=ocp.args.StandardRestore(target))).state
+        return checkpointer.restore(path, args=ocp.args.StandardRestore(target))

@@ -107,7 +107,7 @@ def train(run: runs.Run, placement: Placement, *, parallel: str, again: str) -> 
     _wait_for_others()
     state, start = _start(run, placement)
     if start >= run.config.steps:
-        say(f"{run.directory} is at step {start} of {run.config.steps}: nothing to do (a larger --steps goes on)")
+        _say(f"{run.directory} is at step {start} of {run.config.steps}: nothing to do (a larger --steps goes on)")
         return DONE
     if _is_first():
         runs.record_environment(run.directory, start, {**devices.environment(), "parallel": parallel})
@@ -117,9 +117,9 @@ def train(run: runs.Run, placement: Placement, *, parallel: str, again: str) -> 
     except Diverged as error:
         return _give_up(run, error)
     if step < run.config.steps:
-        say(f"stopped at step {step} of {run.config.steps} and saved. To go on: {again}")
+        _say(f"stopped at step {step} of {run.config.steps} and saved. To go on: {again}")
         return INTERRUPTED
-    say(f"done: step {step}, in {run.directory}. Next: python -m experiments.sample {run.directory}")
+    _say(f"done: step {step}, in {run.directory}. Next: python -m experiments.sample {run.directory}")
     return DONE
 
 
@@ -172,6 +172,11 @@ def owned(run: runs.Run) -> Iterator[None]:
         yield
 
 
+def _say(text: str) -> None:
+    if _is_first():
+        say(text)
+
+
 def _wait_for_others() -> None:
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("experiments.loop")
@@ -188,8 +193,8 @@ def _give_up(run: runs.Run, error: Diverged) -> int:
     """Says what happened and what to try."""
     saved = checkpoints.steps(run.directory)
     last = f"the last good checkpoint is step {saved[-1]}" if saved else "there is no checkpoint yet"
-    say(f"stopped: {error}; {last} in {run.directory}, nothing was overwritten")
-    say(f"try a --learning-rate below {run.config.learning_rate:g}, or gradient clipping, in another --workdir")
+    _say(f"stopped: {error}; {last} in {run.directory}, nothing was overwritten")
+    _say(f"try a --learning-rate below {run.config.learning_rate:g}, or gradient clipping, in another --workdir")
     return DIVERGED
 
 

@@ -136,7 +136,7 @@ def _differs(value: Any, default: Any) -> bool:
 def _num_params(path: Path, step: int) -> int | None:
     """Counts parameters by the shapes noted beside the checkpoint."""
     try:
-        leaves = runs.read_json(integrity.root(path) / str(step) / "meta" / "metadata")["leaves"]
+        leaves = runs.read_json(integrity.root(path) / str(step) / "meta.json")["leaves"]
         return sum(int(np.prod(shape)) for leaf, (_, shape, *_) in leaves.items() if leaf.startswith(".params"))
     except (OSError, ValueError, KeyError, TypeError):
         return None

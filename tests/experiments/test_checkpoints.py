@@ -138,7 +138,7 @@ def test_training_moves_a_damaged_checkpoint_aside_and_loses_nothing(copy, capsy
 def test_nothing_whole_is_an_error_and_touches_nothing(copy):
     run = copy()
     for step in (1, 2):
-        (integrity.root(run.directory) / str(step) / "meta" / "metadata").write_text("{}")
+        (integrity.root(run.directory) / str(step) / "meta.json").write_text("{}")
     with pytest.raises(UserError, match="checkpoint 2 .*none before"):
         checkpoints.clean(run.directory)
     with pytest.raises(UserError, match="no checkpoint that can be restored"):
@@ -150,7 +150,7 @@ def test_what_a_kill_leaves_behind_is_no_checkpoint(copy, capsys):
     """Half written by orbax; written but not sealed; half removed (the digest goes first)."""
     run = copy()
     root = integrity.root(run.directory)
-    shutil.copytree(root / "2", root / "3.orbax-checkpoint-tmp")
+    shutil.copytree(root / "2" / "state", root / "3" / "state.orbax-checkpoint-tmp")
     shutil.copytree(root / "2", root / "4")
     (root / "4.sha256.tmp").write_text("half")
     assert checkpoints.steps(run.directory) == [1, 2]
@@ -165,7 +165,7 @@ def test_a_cast_by_orbax_is_seen(copy, states, monkeypatch, capsys):
 
     def cast(path, target):
         raw = orbax_restore(path, target)
-        if path.name != "2":
+        if path.parent.name != "2":
             return raw
         return raw._replace(params=jax.tree.map(lambda leaf: leaf.astype(np.float16), raw.params))
 
