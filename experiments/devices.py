@@ -63,11 +63,12 @@ def compiler_options() -> dict[str, str] | None:
     return cpu_compiler_options() or None
 
 
-def placement(name: str | None = None) -> parallel.Placement:
+def placement(name: str | None = None, *, tuned: bool = True) -> parallel.Placement:
     """How to lay training and sampling on the devices.
 
     Args:
         name: "jit" (one device), "pmap" or "mesh"; `None` is "pmap" where there is more than one device.
+        tuned: compile with `compiler_options()`.
 
     Raises:
         UserError: if the name is unknown.
@@ -76,7 +77,7 @@ def placement(name: str | None = None) -> parallel.Placement:
     makers = dict(zip(PLACEMENTS, (parallel.single, parallel.pmap, parallel.mesh), strict=True))
     if name not in makers:
         raise UserError(f"--parallel must be one of {', '.join(PLACEMENTS)}, got {name!r}")
-    return makers[name](compiler_options=compiler_options())
+    return makers[name](compiler_options=compiler_options() if tuned else None)
 
 
 def environment() -> dict[str, Any]:

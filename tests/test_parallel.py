@@ -20,7 +20,7 @@ KEY, SAMPLE_KEY, EMA, STEPS, DEVICES = jax.random.key(0), jax.random.key(1), 0.9
 
 
 ZOO = {entry.name: entry for entry in [*ENTRIES, Entry("remembering", remembering(NUM), real(2))]}
-every_model = pytest.mark.parametrize("entry", ZOO.values(), ids=ZOO)
+every_model = pytest.mark.parametrize("entry", ZOO.values(), ids=ZOO, scope="module")  # one model after another
 FAST = {"xla_backend_optimization_level": "0"}  # compiles twice as fast
 PLACEMENTS = {
     "single": functools.partial(single, compiler_options=FAST),
@@ -156,8 +156,14 @@ def test_pmap_equals_a_loop_by_hand(entry):
     expected, losses = pmap_by_hand(entry)
     assert_equal_to_rounding((state.params, state.ema_params, state.opt_state, state.carry), expected)
     np.testing.assert_allclose([metrics["loss"] for metrics in trained(entry.name, "pmap")[1]], losses, rtol=1e-4)
-    assert_equal_to_rounding(sampled(entry.name, "pmap"), samples_by_hand(entry, state.params))
     chex.assert_trees_all_equal(plain(state).key, plain(initial(entry.name)).key)
+
+
+@pytest.mark.parametrize("name", ["vae", "remembering"])
+def test_pmap_samples_as_a_loop_by_hand(name):
+    """Each device draws its part with its own key and its own labels."""
+    params = canonical(name, "pmap").params
+    assert_equal_to_rounding(sampled(name, "pmap"), samples_by_hand(ZOO[name], params))
 
 
 def test_pmap_reports_the_norm_of_the_mean_gradient():

@@ -1,0 +1,63 @@
+"""What the commands know of the devices."""
+
+import json
+import platform
+
+import jax
+import pytest
+
+from experiments import devices
+from experiments.errors import UserError
+
+
+def test_an_option_that_the_compiler_refuses_is_left_out(monkeypatch):
+    """Of two options, the one that XLA does not know is dropped, and compiling with the other works."""
+    known = {"xla_backend_optimization_level": "1"}
+    monkeypatch.setattr(devices, "CPU_OPTIONS", {**known, "xla_no_such_option": "1"})
+    assert devices.cpu_compiler_options() == known
+    assert jax.jit(lambda x: x + 1, compiler_options=devices.compiler_options())(1) == 2
+
+
+def test_no_options_where_there_is_no_cpu(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert devices.compiler_options() is None
+
+
+@pytest.mark.parametrize(("name", "num"), [("jit", 1), ("pmap", 8), ("mesh", 8), (None, 8)])
+def test_placements_by_name(name, num):
+    assert devices.placement(name).num_devices == num
+
+
+def test_an_unknown_placement_is_named():
+    with pytest.raises(UserError, match="jit, pmap, mesh, got 'tmap'"):
+        devices.placement("tmap")
+
+
+def test_the_environment_is_plain_and_does_not_name_the_machine():
+    text = json.dumps(devices.environment())
+    assert jax.__version__ in text
+    assert platform.node() not in text or len(platform.node()) < 4
+
+
+@pytest.fixture
+def restored_cache():
+    names = [name for name in jax.config.values if "compilation_cache" in name or "persistent_cache" in name]
+    before = {name: jax.config.values[name] for name in names}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.mark.usefixtures("restored_cache")
+def test_setup_keeps_short_compilations(monkeypatch, tmp_path):
+    """After `setup`, compiling even a trivial function leaves a file in the user's own cache folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    jax.config.update("jax_compilation_cache_dir", None)
+    devices.setup()
+    jax.clear_caches()
+    from jax.experimental.compilation_cache import compilation_cache
+
+    compilation_cache.reset_cache()
+    jax.jit(lambda x: x * 17 + 3)(2.0).block_until_ready()
+    assert list((tmp_path / "jaxgen").rglob("jit_*"))
+    compilation_cache.reset_cache()
