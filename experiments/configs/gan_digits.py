@@ -18,7 +18,10 @@ class Config(gan_mnist.Config):
 
     data: str = "digits"
     """Data set of images; `--help` lists them."""
-    steps: int = 4000
+    steps: int = 2000
     """Number of training steps in all (a resumed run goes on to this number)."""
+    checkpoint_every: int = 500
+    """Steps between two checkpoints. The loss on the validation part is the sum of both players' and chooses nothing:
+    sample and evaluate the newest."""
     latent_dim: int = 32
     """K, the number of latent dimensions."""

@@ -13,10 +13,9 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from experiments import config
+from experiments import checks, config
 from experiments.config import Experiment
 from experiments.data import Dataset
-from experiments.errors import UserError
 from jaxgen.bijections import affine
 from jaxgen.models.adversarial.gan import gan, two_player_optimizer
 from jaxgen.nets.conv import ConvDecoder, ConvEncoder
@@ -29,8 +28,11 @@ class Config(config.Config):
 
     data: str = "mnist"
     """Data set of images; `--help` lists them."""
-    steps: int = 15000
+    steps: int = 12_000
     """Number of training steps in all (a resumed run goes on to this number)."""
+    checkpoint_every: int = 1000
+    """Steps between two checkpoints. The loss on the validation part is the sum of both players' and chooses nothing:
+    sample and evaluate the newest."""
     batch_size: int = 64
     """Examples per step, over all devices."""
     learning_rate: float = 5e-4
@@ -49,12 +51,7 @@ class Config(config.Config):
 
 def build(config: Config, dataset: Dataset) -> Experiment:
     """Builds the GAN of images scaled to [-1, 1], and one optimiser for both players."""
-    shape = dataset.train.x.shape[1:]
-    if len(shape) != 3 or not dataset.num_levels:
-        raise UserError(f"this GAN makes images of integer levels, and {dataset.name} has events of shape {shape}")
-    num_classes = dataset.num_classes if config.conditional else 0
-    if config.conditional and not num_classes:
-        raise UserError(f"{dataset.name} has no labels to condition on: leave --conditional away")
+    shape, num_classes = checks.image_shape(dataset, "this GAN"), checks.num_classes(config, dataset)
     features = (config.width, config.width // 2)
     decoder = ConvDecoder(shape, features, num_classes, num_groups=8)
     discriminator = ConvEncoder(features[::-1], 1, num_classes)

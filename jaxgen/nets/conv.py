@@ -45,6 +45,11 @@ def _check_sides(shape: Sequence[int], num_halvings: int) -> None:
         raise ValueError(f"expected an image shape (h, w, c) with sides divisible by {factor}, got {tuple(shape)}")
 
 
+def _check_groups(widths: Sequence[int], num_groups: int) -> None:
+    if num_groups < 0 or (num_groups and any(width % num_groups for width in widths)):
+        raise ValueError(f"num_groups must divide the channels {tuple(widths)} or be 0, got {num_groups}")
+
+
 def _normalise(x: Float[Array, "n h w c"], num_groups: int) -> Float[Array, "n h w c"]:
     return nn.GroupNorm(num_groups)(x) if num_groups else x
 
@@ -60,6 +65,9 @@ class ConvEncoder(nn.Module):
         num_classes: number of labels; 0 for none.
         num_groups: groups of the normalisation of every hidden layer but the first; 0 for none.
         activation: nonlinearity of the hidden layers.
+
+    Raises:
+        ValueError: if the groups do not divide the channels.
     """
 
     features: Sequence[int] = (32, 64)
@@ -67,6 +75,10 @@ class ConvEncoder(nn.Module):
     num_classes: int = 0
     num_groups: int = 0
     activation: Callable[[Any], Any] = leaky_relu
+
+    def __post_init__(self) -> None:
+        _check_groups(self.features[1:], self.num_groups)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Shaped[Array, "n h w c"], cond: Cond = None) -> Float[Array, "n out"]:
@@ -97,7 +109,8 @@ class ConvDecoder(nn.Module):
         activation: nonlinearity of the hidden layers.
 
     Raises:
-        ValueError: if the sides of `shape` are not divisible by 2^len(features).
+        ValueError: if the sides of `shape` are not divisible by 2^len(features), or the groups do not divide the
+            channels.
     """
 
     shape: Sequence[int]
@@ -108,6 +121,7 @@ class ConvDecoder(nn.Module):
 
     def __post_init__(self) -> None:
         _check_sides(self.shape, len(self.features))
+        _check_groups(self.features, self.num_groups)
         super().__post_init__()
 
     @nn.compact
