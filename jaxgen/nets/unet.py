@@ -118,7 +118,7 @@ class UNet(nn.Module):
             if level > 0:
                 h = nn.Conv(h.shape[-1], (3, 3), dtype=self.dtype)(_double(h, skips[-1].shape))
         h = nn.silu(_norm(h, self.dtype))
-        h = nn.Conv(out_channels, (3, 3), kernel_init=nn.initializers.zeros, dtype=self.dtype)(h)
+        h = nn.Conv(out_channels, (3, 3), kernel_init=nn.initializers.zeros, dtype=self.dtype, name="out")(h)
         return h.astype(jnp.float32)
 
     def _embed(self, t: Num[Array, " n"], cond: Cond) -> Float[Array, "n features"]:

@@ -14,12 +14,11 @@ KEY = jax.random.key(0)
 SMALL = UNet(8, (1, 2), num_classes=3, attention_at=(1,))
 
 
-def randomised(params):
-    """Parameters with noise, so that no output is zero."""
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(KEY, len(leaves))
-    noise = [leaf + 0.1 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(tree, noise)
+def random_params(net, *inputs):
+    """Noise in every parameter, so that no output is zero; compiles nothing."""
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: pure.init(net, KEY, *inputs))
+    return jax.tree.map(lambda leaf: jnp.asarray(0.2 * rng.normal(size=leaf.shape), leaf.dtype), shapes)
 
 
 def test_size_equals_the_published_one():
@@ -43,28 +42,28 @@ def inputs():
 
 
 @pytest.fixture(scope="module")
-def params(inputs):
-    return jax.jit(lambda: pure.init(SMALL.clone(dtype=jnp.bfloat16), KEY, *inputs))()
-
-
-@pytest.fixture(scope="module")
 def apply():
     return jax.jit(lambda params, *inputs: pure.apply(SMALL, params, *inputs))
 
 
-def test_output_depends_on_everything(params, inputs, apply):
-    """Zero at the start; then on x, noise level and class, each example on its own."""
-    np.testing.assert_array_equal(apply(params, *inputs), 0)
-    (x, t, cond), params = inputs, randomised(params)
+def test_starts_at_zero(inputs):
+    last = jax.jit(lambda: pure.init(SMALL, KEY, *inputs)["out"])()
+    chex.assert_trees_all_equal(last, jax.tree.map(jnp.zeros_like, last))
+
+
+def test_output_depends_on_everything(inputs, apply):
+    """On x, noise level and class, each example on its own."""
+    (x, t, cond), params = inputs, random_params(SMALL, *inputs)
     out = apply(params, x, t, cond)
     for other in [(x.at[1, 0, 0].add(1), t, cond), (x, t.at[1].add(0.5), cond), (x, t, cond.at[1].set(1))]:
         changed = abs(apply(params, *other) - out).max((1, 2, 3))
         assert changed[0] < 1e-5 < 1e-3 < changed[1]
 
 
-def test_bfloat16_computes_with_float32_parameters(params, inputs, apply):
+def test_bfloat16_computes_with_float32_parameters(inputs, apply):
+    half = SMALL.clone(dtype=jnp.bfloat16)
+    params = random_params(half, *inputs)
     chex.assert_trees_all_equal_dtypes(params, jax.tree.map(jnp.float32, params))
-    params, half = randomised(params), SMALL.clone(dtype=jnp.bfloat16)
     ours, exact = jax.jit(lambda: pure.apply(half, params, *inputs))(), apply(params, *inputs)
     assert ours.dtype == jnp.float32
     assert 0 < abs(ours - exact).max() < 0.05 * abs(exact).max()
@@ -73,7 +72,7 @@ def test_bfloat16_computes_with_float32_parameters(params, inputs, apply):
 def test_attention_equals_its_formula():
     """softmax(q k^T / sqrt(width)) v, written out for two heads."""
     x, net = jax.random.normal(KEY, (1, 2, 3, 8)), AttentionBlock(head_width=4)
-    params = randomised(jax.jit(lambda: pure.init(net, KEY, x))())
+    params = random_params(net, x)
     rows = np.asarray(x, np.float64).reshape(6, 2, 4)
     scale = np.sqrt(rows.var((0, 2)) + 1e-6)[:, None]
     norm = ((rows - rows.mean((0, 2))[:, None]) / scale).reshape(6, 8)
@@ -83,7 +82,8 @@ def test_attention_equals_its_formula():
     weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     mixed = np.einsum("hij,jhd->ihd", weights, heads[2]).reshape(6, 8)
     expected = mixed @ params["Dense_1"]["kernel"] + params["Dense_1"]["bias"]
-    np.testing.assert_allclose((pure.apply(net, params, x) - x).reshape(6, 8), expected, atol=1e-4)
+    found = jax.jit(lambda: pure.apply(net, params, x) - x)().reshape(6, 8)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_missing_label_is_an_error():
@@ -99,7 +99,7 @@ def test_time_features_are_cosines_and_sines():
 
 def test_time_mlp_depends_on_everything():
     x, t, cond, net = jax.random.normal(KEY, (2, 3)), jnp.array([0.1, 2.0]), jnp.array([0, 2]), TimeMLP((8,), 3)
-    params = randomised(jax.jit(lambda: pure.init(net, KEY, x, t, cond))())
+    params = random_params(net, x, t, cond)
     apply = jax.jit(lambda *args: pure.apply(net, params, *args))
     out = apply(x, t, cond)
     chex.assert_shape(out, (2, 3))
