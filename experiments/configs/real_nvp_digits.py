@@ -24,5 +24,5 @@ class Config(real_nvp_mnist.Config):
     """Channels of the hidden layers of each conditioner."""
     num_blocks: int = 1
     """Residual blocks of each conditioner."""
-    num_pairs: int = 1
-    """Pairs of coupling layers of each kind (checkerboard, channels) at each scale."""
+    num_layers: int = 2
+    """Coupling layers of each kind (checkerboard, channels) at each scale."""

@@ -35,8 +35,8 @@ class Config(config.Config):
     """Channels of the hidden layers of each conditioner."""
     num_blocks: int = 2
     """Residual blocks of each conditioner."""
-    num_pairs: int = 2
-    """Pairs of coupling layers of each kind (checkerboard, channels) at each scale."""
+    num_layers: int = 4
+    """Coupling layers of each kind (checkerboard, channels) at each scale."""
     num_scales: int = 2
     """Number of times that the sides are halved."""
     alpha: float = 0.05
@@ -49,7 +49,7 @@ def build(config: Config, dataset: Dataset) -> Experiment:
     model = real_nvp_image(
         shape,
         num_scales=config.num_scales,
-        num_pairs=config.num_pairs,
+        num_layers=config.num_layers,
         features=config.features,
         num_blocks=config.num_blocks,
         num_classes=checks.num_classes(config, dataset),

@@ -1,17 +1,16 @@
 """Bijections between data and base, as records of pure functions; names only."""
 
+from jaxgen.bijections.actnorm import actnorm
 from jaxgen.bijections.base import Bijection, chain, forward, inverse, invert, repeat
 from jaxgen.bijections.coupling import (
     Elementwise,
     Partition,
-    actnorm,
-    checkerboard,
     coupling,
     factor_out,
     halves,
     scale_shift,
 )
-from jaxgen.bijections.fixed import affine, logit, permute, reshape, reverse, squeeze
+from jaxgen.bijections.fixed import affine, checkerboard, logit, permute, reshape, reverse, squeeze
 from jaxgen.bijections.flow import flow
 
 __all__ = [

@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jaxgen.bijections.base import Bijection, zero_log_det
-from jaxgen.bijections.fixed import depth_to_space, space_to_depth
+from jaxgen.bijections.base import Bijection
 from jaxgen.types import Cond, Data, Params, PerExample, PRNGKey
 
-__all__ = ["Elementwise", "Partition", "actnorm", "checkerboard", "coupling", "factor_out", "halves", "scale_shift"]
+__all__ = ["Elementwise", "Partition", "coupling", "factor_out", "halves", "scale_shift"]
 
 
 class Partition(NamedTuple):
@@ -60,31 +59,6 @@ def halves(*, swap: bool = False) -> Partition:
 
     def merge(kept: Data, changed: Data) -> Data:
         return jnp.concatenate([changed, kept] if swap else [kept, changed], axis=-1)
-
-    return Partition(split, merge)
-
-
-def checkerboard(*, swap: bool = False) -> Partition:
-    """Keeps the pixels of an image whose row and column add up to an even number and changes the others.
-
-    Both parts of `[n, h, w, c]` are `[n, h/2, w/2, 2 c]`: the two kept and the two changed pixels of every 2x2 block.
-    A network so works on a quarter of the pixels and none of its work is masked away.
-
-    Args:
-        swap: keep the odd pixels and change the even ones.
-    """
-
-    def split(x: Data) -> tuple[Data, Data]:
-        c = x.shape[-1]
-        corners = space_to_depth(x)
-        even = jnp.concatenate([corners[..., :c], corners[..., 3 * c :]], axis=-1)
-        odd = corners[..., c : 3 * c]
-        return (odd, even) if swap else (even, odd)
-
-    def merge(kept: Data, changed: Data) -> Data:
-        even, odd = (changed, kept) if swap else (kept, changed)
-        first, last = jnp.split(even, 2, axis=-1)
-        return depth_to_space(jnp.concatenate([first, odd, last], axis=-1))
 
     return Partition(split, merge)
 
@@ -149,34 +123,6 @@ def coupling(net: Any, partition: Partition | None = None, elementwise: Elementw
 
     def inverse_and_log_det(params: Params, z: Data, cond: Cond = None) -> tuple[Data, PerExample]:
         return apply(elementwise.inverse_and_log_det, params, z, cond)
-
-    return Bijection(init, forward_and_log_det, inverse_and_log_det)
-
-
-def actnorm() -> Bijection:
-    """Learned shift and scale of each channel (index of the last axis): z = (x - mean) exp(-log_scale).
-
-    log_det = -(number of elements per channel) sum_c log_scale_c. It starts from the data: mean and standard deviation
-    of every channel of the first batch, so that z has mean 0 and variance 1.
-
-    Source: Glow: Generative Flow with Invertible 1x1 Convolutions, https://arxiv.org/abs/1807.03039.
-    """
-
-    def init(key: PRNGKey, x: Data, cond: Cond = None) -> Params:
-        del key, cond
-        axes = tuple(range(x.ndim - 1))
-        return {"mean": x.mean(axes), "log_scale": 0.5 * jnp.log(x.var(axes) + 1e-6)}
-
-    def log_det(params: Params, x: Data) -> PerExample:
-        return zero_log_det(x) + x[0].size // x.shape[-1] * params["log_scale"].sum()
-
-    def forward_and_log_det(params: Params, x: Data, cond: Cond = None) -> tuple[Data, PerExample]:
-        del cond
-        return (x - params["mean"]) * jnp.exp(-params["log_scale"]), -log_det(params, x)
-
-    def inverse_and_log_det(params: Params, z: Data, cond: Cond = None) -> tuple[Data, PerExample]:
-        del cond
-        return z * jnp.exp(params["log_scale"]) + params["mean"], log_det(params, z)
 
     return Bijection(init, forward_and_log_det, inverse_and_log_det)
 

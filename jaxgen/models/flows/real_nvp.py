@@ -2,12 +2,12 @@ r"""Real NVP: a normalising flow of affine coupling layers, of vectors and of im
 
     (1)  one layer:  (a, b) = split(x),  z = merge(a, b exp(s(a)) + t(a)),  ln|det dz/dx| = sum_d s_d(a)
     (2)  vectors:    layer, reverse, layer, reverse, ...: what one layer keeps, the next one changes
-    (3)  images:     scale(x) = unsqueeze(factor_out(scale)(channel layers(squeeze(checkerboard layers(x)))))
+    (3)  images:     scale(x) = unsqueeze(factor_out(scale)(layers(squeeze(uncheckerboard(layers(checkerboard(x)))))))
 
-Checkerboard layers keep every other pixel; `squeeze` makes four channels of each 2x2 block, and channel layers keep
-half; `factor_out` leaves half of the channels to the base and goes on with the others at half the resolution. The last
-scale is channel layers alone. The latent has the shape of the image. Two layers that exchange kept and changed parts
-make a pair, before which each channel has a learned shift and scale (in place of the paper's batch normalisation).
+Both `checkerboard` and `squeeze` make four channels of each 2x2 block, of which a layer keeps half: one colour of a
+checkerboard, or one row of each block. `factor_out` leaves half of the channels to the base and goes on with the others
+at half the resolution; the last scale is layers alone. The latent has the shape of the image.
+Before each layer on images every channel has a learned shift and scale, in place of the paper's batch normalisation.
 
 Fresh vector flows only reorder, fresh image flows only standardise the first batch, since every network starts at zero.
 
@@ -20,14 +20,12 @@ from flax import linen as nn
 
 from jaxgen.bijections import (
     Bijection,
-    Partition,
     actnorm,
     chain,
     checkerboard,
     coupling,
     factor_out,
     flow,
-    halves,
     invert,
     logit,
     repeat,
@@ -69,7 +67,7 @@ def real_nvp_image(
     shape: Sequence[int],
     *,
     num_scales: int = 2,
-    num_pairs: int = 2,
+    num_layers: int = 4,
     features: int = 32,
     num_blocks: int = 2,
     num_classes: int = 0,
@@ -82,7 +80,7 @@ def real_nvp_image(
     Args:
         shape: (height, width, channels) of the images; 2^num_scales divides both sides.
         num_scales: number of times that the sides are halved, at least 1.
-        num_pairs: pairs of coupling layers of each kind at each scale.
+        num_layers: number of coupling layers of each kind (checkerboard, channels) at each scale.
         features: channels of each conditioner, a `ResNet`.
         num_blocks: residual blocks of each conditioner.
         num_classes: number of labels in `cond`; 0 ignores `cond`.
@@ -101,17 +99,19 @@ def real_nvp_image(
     def net(out_channels: int) -> ResNet:
         return ResNet(features, out_channels, num_blocks, num_classes, zero_init=True)
 
-    return flow(chain(logit(alpha), multi_scale(shape, net, num_scales=num_scales, num_pairs=num_pairs)), shape)
+    return flow(chain(logit(alpha), multi_scale(shape, net, num_scales=num_scales, num_layers=num_layers)), shape)
 
 
-def multi_scale(shape: Sequence[int], net: Callable[[int], nn.Module], *, num_scales: int, num_pairs: int) -> Bijection:
+def multi_scale(
+    shape: Sequence[int], net: Callable[[int], nn.Module], *, num_scales: int, num_layers: int
+) -> Bijection:
     """The bijection (3) of images, which keeps their shape.
 
     Args:
         shape: (height, width, channels) of the images; 2^num_scales divides both sides.
         net: `out_channels -> linen module`, the conditioner of a coupling layer; its output should start at zero.
         num_scales: number of times that the sides are halved, at least 1.
-        num_pairs: pairs of coupling layers of each kind at each scale.
+        num_layers: number of coupling layers of each kind (checkerboard, channels) at each scale.
 
     Raises:
         ValueError: if the sides cannot be halved so often, or a number is out of range.
@@ -122,23 +122,18 @@ def multi_scale(shape: Sequence[int], net: Callable[[int], nn.Module], *, num_sc
             f"expected images (height, width, channels) with sides divisible by 2^num_scales and num_scales of at "
             f"least 1, got shape {tuple(shape)} and num_scales {num_scales}"
         )
-    return _scale(shape[2], net, num_scales, num_pairs)
+    return _scale(shape[2], net, num_scales, num_layers)
 
 
-def _scale(channels: int, net: Callable[[int], nn.Module], num_scales: int, num_pairs: int) -> Bijection:
+def _scale(channels: int, net: Callable[[int], nn.Module], num_scales: int, num_layers: int) -> Bijection:
     """One scale of (3) and those below it."""
     if num_scales == 0:
-        return _pairs(halves, net(channels), num_pairs)
-    return chain(
-        _pairs(checkerboard, net(4 * channels), num_pairs),
-        squeeze(),
-        _pairs(halves, net(4 * channels), num_pairs),
-        factor_out(_scale(2 * channels, net, num_scales - 1, num_pairs)),
-        invert(squeeze()),
-    )
+        return _layers(net(channels), num_layers)
+    layers = _layers(net(4 * channels), num_layers)
+    rest = _scale(2 * channels, net, num_scales - 1, num_layers)
+    return chain(checkerboard(), layers, invert(checkerboard()), squeeze(), layers, factor_out(rest), invert(squeeze()))
 
 
-def _pairs(partition: Callable[..., Partition], net: nn.Module, num_pairs: int) -> Bijection:
-    """Pairs of layers of which one keeps what the other changes, both parts being of one size."""
-    layers = coupling(net, partition()), coupling(net, partition(swap=True))
-    return repeat(chain(actnorm(), *layers), num_pairs, unroll=num_pairs + 1)
+def _layers(net: nn.Module, num_layers: int) -> Bijection:
+    """Layers on images, of which each keeps what the one before has changed; without a loop, see `repeat`."""
+    return repeat(chain(actnorm(), coupling(net), reverse()), num_layers, unroll=num_layers + 1)
