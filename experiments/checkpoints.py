@@ -83,7 +83,7 @@ def save(run: runs.Run, state: TrainState, *, valid_loss: float | None = None) -
     }
     try:
         integrity.remove(run.directory, step)
-        path = integrity.root(run.directory) / str(step)
+        path = integrity.part(run.directory, step)
         _orbax_save(path / "state", raw)
         runs.write_json(path / "meta.json", meta)
         integrity.seal(run.directory, step)

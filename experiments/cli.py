@@ -80,7 +80,7 @@ def run(main: Callable[[Sequence[str]], int | None], prog: str) -> NoReturn:
     """
     try:
         code = main(sys.argv[1:]) or 0
-    except UserError as error:
+    except (UserError, OSError) as error:  # OSError: a full disk, a file that may not be written
         print(f"{prog}: {' '.join(str(error).split())}", file=sys.stderr)
         code = BAD_INPUT
     except KeyboardInterrupt:

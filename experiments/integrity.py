@@ -1,6 +1,7 @@
 """Which checkpoints a run directory has, and whether each is what was written.
 
-    checkpoints/STEP/          what orbax wrote
+    checkpoints/STEP.part/     what is being written, and may be removed again
+    checkpoints/STEP/          what was written
     checkpoints/STEP.sha256    SHA-256 of every file in STEP/, as `sha256sum` prints it
     checkpoints/damaged/       what was found damaged and moved out of the way
 
@@ -18,7 +19,7 @@ from pathlib import Path
 from experiments.errors import UserError
 from experiments.runs import write_text
 
-__all__ = ["Damaged", "clean", "remove", "root", "seal", "steps", "verify"]
+__all__ = ["Damaged", "clean", "part", "remove", "root", "seal", "steps", "verify"]
 
 
 class Damaged(Exception):
@@ -30,9 +31,16 @@ def root(directory: str | Path) -> Path:
     return Path(directory).absolute() / "checkpoints"
 
 
+def part(directory: str | Path, step: int) -> Path:
+    """Where the files of a step are written before they are sealed."""
+    return root(directory) / f"{step}.part"
+
+
 def seal(directory: str | Path, step: int) -> None:
-    """Writes the digests of a step's files; from then on it is a checkpoint."""
-    write_text(_digest_path(directory, step), _file_digests(root(directory) / str(step)))
+    """Gives a step's files their name, and then their digests; from then on they are a checkpoint."""
+    digests = _file_digests(part(directory, step), str(step))
+    os.replace(part(directory, step), root(directory) / str(step))
+    write_text(_digest_path(directory, step), digests)
 
 
 def steps(directory: str | Path) -> list[int]:
@@ -51,13 +59,14 @@ def clean(directory: str | Path) -> None:
     reasons = {step: reason for step in found if (reason := _damage(directory, step))}
     if found and len(reasons) == len(found):
         raise UserError(f"{reasons[found[-1]]}, and there is none before it: remove {root(directory)} to begin again")
+    for path in root(directory).glob("[0-9]*"):
+        if path.name.isdigit() and int(path.name) not in found:
+            reasons[int(path.name)] = f"checkpoint {path.name} in {directory} has no .sha256"
+        elif path.suffix in (".part", ".tmp"):
+            _delete(path)
     for step, reason in reasons.items():
         print(f"warning: {reason}; moved to checkpoints/damaged, using the one before", file=sys.stderr)
         _set_aside(directory, step)
-    known = {"damaged", *(name for step in steps(directory) for name in (f"{step}", f"{step}.sha256"))}
-    for path in root(directory).glob("*"):
-        if path.name not in known:
-            _delete(path)
 
 
 def verify(directory: str | Path, step: int) -> None:
@@ -74,7 +83,7 @@ def _damage(directory: str | Path, step: int) -> str | None:
     name = f"checkpoint {step} in {directory} is damaged"
     try:
         recorded = _digest_path(directory, step).read_text(encoding="utf-8")
-        computed = _file_digests(root(directory) / str(step))
+        computed = _file_digests(root(directory) / str(step), str(step))
     except (OSError, ValueError) as error:
         return f"{name}: {error}"
     changed = set(recorded.split("\n")) ^ set(computed.split("\n"))
@@ -86,10 +95,10 @@ def _digest_path(directory: str | Path, step: int) -> Path:
     return root(directory) / f"{step}.sha256"
 
 
-def _file_digests(path: Path) -> str:
-    """What `sha256sum` prints for every file in a directory, sorted by name."""
+def _file_digests(path: Path, name: str) -> str:
+    """What `sha256sum` prints for every file in a directory of that name, sorted."""
     files = sorted(file for file in path.rglob("*") if file.is_file())
-    return "".join(f"{_sha256(file)}  {file.relative_to(path.parent).as_posix()}\n" for file in files)
+    return "".join(f"{_sha256(file)}  {name}/{file.relative_to(path).as_posix()}\n" for file in files)
 
 
 def _sha256(path: Path) -> str:
@@ -98,9 +107,12 @@ def _sha256(path: Path) -> str:
 
 
 def remove(directory: str | Path, step: int) -> None:
-    """Removes a checkpoint, its digest first."""
+    """Removes a checkpoint, its digest first, so that it is never half a checkpoint."""
     _delete(_digest_path(directory, step))
-    _delete(root(directory) / str(step))
+    _delete(part(directory, step))
+    if (root(directory) / str(step)).exists():
+        os.replace(root(directory) / str(step), part(directory, step))
+        _delete(part(directory, step))
 
 
 def _delete(path: Path) -> None:

@@ -147,16 +147,27 @@ def test_nothing_whole_is_an_error_and_touches_nothing(copy):
 
 
 def test_what_a_kill_leaves_behind_is_no_checkpoint(copy, capsys):
-    """Half written by orbax; written but not sealed; half removed (the digest goes first)."""
+    """Half written by orbax; half removed; a half written digest; other people's files are left alone."""
     run = copy()
     root = integrity.root(run.directory)
-    shutil.copytree(root / "2" / "state", root / "3" / "state.orbax-checkpoint-tmp")
-    shutil.copytree(root / "2", root / "4")
+    shutil.copytree(root / "2" / "state", root / "3.part" / "state.orbax-checkpoint-tmp")
+    shutil.copytree(root / "2", root / "1.part")
     (root / "4.sha256.tmp").write_text("half")
+    (root / "notes.txt").write_text("mine")
     assert checkpoints.steps(run.directory) == [1, 2]
     checkpoints.clean(run.directory)
-    assert sorted(path.name for path in root.iterdir()) == ["1", "1.sha256", "2", "2.sha256"]
+    assert sorted(path.name for path in root.iterdir()) == ["1", "1.sha256", "2", "2.sha256", "notes.txt"]
     assert capsys.readouterr().err == ""
+
+
+def test_files_without_their_digest_are_no_checkpoint_and_are_not_deleted(copy, capsys):
+    run = copy()
+    root = integrity.root(run.directory)
+    (root / "2.sha256").unlink()
+    assert checkpoints.steps(run.directory) == [1]
+    checkpoints.clean(run.directory)
+    assert "checkpoint 2" in capsys.readouterr().err
+    assert (root / "damaged" / "2" / "meta.json").exists()
 
 
 def test_a_cast_by_orbax_is_seen(copy, states, monkeypatch, capsys):
