@@ -28,9 +28,9 @@ class Progress:
         self._name, self._total, self._silent = name, total, silent
         self._plain = not sys.stderr.isatty()
         self._last, self._began = 0.0, time.perf_counter()
-        self._bar: Any = tqdm(
-            initial=start, total=total, desc=name, unit="step", dynamic_ncols=True, disable=silent or self._plain
-        )
+        look = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+        options = {"bar_format": look, "dynamic_ncols": True, "disable": silent or self._plain}
+        self._bar: Any = tqdm(initial=start, total=total, desc=name, **options)
         if not silent:
             self._say(f"{name}: {f'resuming at step {start}' if start else 'starting'}, to step {total}")
 
