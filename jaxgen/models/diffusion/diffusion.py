@@ -11,8 +11,8 @@ With the path x_t = alpha(t) x + sigma(t) eps of `paths`, its parametrisations a
                     - 1/2 int |eps - eps(x_t, t)|^2 dlambda,  lambda = log_snr(t) from t_max to t_min
 
 (6) bounds the density of the reverse process in continuous time. It holds for any network, and where the denoiser is
-exact, it is an equality but for the ends of the path. Each example has one lambda, uniform over the range; those of a
-batch cover it evenly.
+exact, it is an equality but for the ends of the path. The values of lambda of one example, and of a batch, cover the
+range evenly.
 
 Sources: Denoising Diffusion Probabilistic Models, https://arxiv.org/abs/2006.11239; Score-Based Generative Modeling
 through Stochastic Differential Equations, https://arxiv.org/abs/2011.13456; Variational Diffusion Models,
@@ -66,17 +66,23 @@ def stratified_times(path: Path, key: PRNGKey, num: int) -> Float[Array, " n"]:
     return path.t_min + (path.t_max - path.t_min) * _strata(key, num)
 
 
-def _variational_bound(path: Path, denoise: Denoise, key: PRNGKey, x: Data) -> PerExample:
-    """An unbiased estimate of (6) from one time for each example, in nats."""
+def _variational_bound(path: Path, denoise: Denoise, key: PRNGKey, x: Data, num_times: int) -> PerExample:
+    """An unbiased estimate of (6), in nats, from one time in each of `num_times` equal parts of the range."""
     time_key, noise_key = jax.random.split(key)
     lowest, highest = paths.log_snr(path, path.t_max), paths.log_snr(path, path.t_min)
-    t = paths.time_of_log_snr(path, lowest + (highest - lowest) * _strata(time_key, x.shape[0]))
-    noise = jax.random.normal(noise_key, x.shape)
-    x_t = paths.perturb(path, x, t, noise)
-    error = sum_event((noise - paths.eps(path, x_t, t, denoise(x_t, t))) ** 2)
+    share = _strata(time_key, x.shape[0])
+
+    def error(part: tuple[Any, PRNGKey]) -> PerExample:
+        index, key = part
+        t = paths.time_of_log_snr(path, lowest + (highest - lowest) * (index + share) / num_times)
+        noise = jax.random.normal(key, x.shape)
+        x_t = paths.perturb(path, x, t, noise)
+        return sum_event((noise - paths.eps(path, x_t, t, denoise(x_t, t))) ** 2)
+
+    errors = jax.lax.map(error, (jnp.arange(num_times), jax.random.split(noise_key, num_times)))
     prior = 0.5 * jnp.exp(lowest) * sum_event(x**2)
     reconstruction = 0.5 * sum_event(jnp.ones_like(x)) * (highest - jnp.log(2 * jnp.pi) - 1)
-    return reconstruction - prior - 0.5 * (highest - lowest) * error
+    return reconstruction - prior - 0.5 * (highest - lowest) * errors.mean(0)
 
 
 def diffusion(
@@ -90,6 +96,7 @@ def diffusion(
     stepper: Stepper | None = None,
     grid: Callable[[Path, int], Any] = paths.uniform_grid,
     num_steps: int = 50,
+    num_bound_times: int = 8,
 ) -> Model:
     """Builds a diffusion model of real data on the scale of 1.
 
@@ -104,6 +111,7 @@ def diffusion(
         stepper: how samples are drawn; `ddim()` by default.
         grid: `(path, num_steps) -> times` of samples, `encode` and `decode`.
         num_steps: steps of the sampler.
+        num_bound_times: evaluations of the network for each `elbo`.
 
     Returns:
         A `Model` of data `[n, *shape]` with `score`, `elbo` (6), and `encode` and `decode` along the probability flow
@@ -112,13 +120,13 @@ def diffusion(
         likelihood.
 
     Raises:
-        ValueError: if `num_steps < 1`.
+        ValueError: if `num_steps` or `num_bound_times` is below 1.
 
     Source: Score-Based Generative Modeling through Stochastic Differential Equations,
     https://arxiv.org/abs/2011.13456.
     """
-    if num_steps < 1:
-        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+    if min(num_steps, num_bound_times) < 1:
+        raise ValueError(f"num_steps and num_bound_times must be at least 1, got {num_steps} and {num_bound_times}")
     path = paths.cosine() if path is None else path
     stepper = ddim() if stepper is None else stepper
     shape = tuple(shape)
@@ -156,7 +164,7 @@ def diffusion(
         return paths.SCORE.from_x0(path, x, t, denoiser(params, cond)(x, t))
 
     def elbo(params: Params, key: PRNGKey, x: Data, cond: Cond = None) -> PerExample:
-        return _variational_bound(path, denoiser(params, cond), key, x)
+        return _variational_bound(path, denoiser(params, cond), key, x, num_bound_times)
 
     def encode(params: Params, key: PRNGKey, x: Data, cond: Cond = None) -> Data:
         rising = grid(path, num_steps)[::-1]
