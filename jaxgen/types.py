@@ -6,7 +6,7 @@ example (the *event*).
 
 from typing import Any, NamedTuple
 
-from jaxtyping import Array, Float, Int, Key, Num, PyTree, Shaped
+from jaxtyping import Array, Float, Key, Num, PyTree, Shaped, UInt32
 
 __all__ = ["Batch", "Carry", "Cond", "Data", "Metrics", "PRNGKey", "Params", "PerExample", "Scalar"]
 
@@ -16,7 +16,7 @@ Params = PyTree[Any]
 Carry = PyTree[Any]
 """What a loss remembers from one step to the next; `()` where there is nothing to remember."""
 
-PRNGKey = Key[Array, ""] | Int[Array, "2"]
+PRNGKey = Key[Array, ""] | UInt32[Array, "2"]
 """A random key, as `jax.random.key` makes it (raw `uint32` keys are accepted)."""
 
 Data = Shaped[Array, "n ..."]
