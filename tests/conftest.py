@@ -2,10 +2,10 @@
 
 import os
 
-os.environ["JAX_PLATFORMS"] = "cpu"
-FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"  # tests compile more than they run
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
-
 from jaxtyping import install_import_hook
+
+FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 
 install_import_hook("jaxgen", "beartype.beartype")
