@@ -10,10 +10,9 @@ import dataclasses
 
 import optax
 
-from experiments import config
+from experiments import checks, config
 from experiments.config import Experiment
 from experiments.data import Dataset
-from experiments.errors import UserError
 from jaxgen import paths
 from jaxgen.bijections import affine
 from jaxgen.models.diffusion.diffusion import diffusion
@@ -51,14 +50,7 @@ class Config(config.Config):
 
 def build(config: Config, dataset: Dataset) -> Experiment:
     """Builds the diffusion model of images scaled to [-1, 1], and its probability flow."""
-    shape = dataset.train.x.shape[1:]
-    if len(shape) != 3 or not dataset.num_levels:
-        raise UserError(
-            f"this diffusion makes images of integer levels, and {dataset.name} has events of shape {shape}"
-        )
-    num_classes = dataset.num_classes if config.conditional else 0
-    if config.conditional and not num_classes:
-        raise UserError(f"{dataset.name} has no labels to condition on: pass --conditional False")
+    shape, num_classes = checks.image_shape(dataset, "this diffusion"), checks.num_classes(config, dataset)
     path = paths.cosine()
     net = UNet(config.channels, [2**i for i in range(config.levels)], config.num_blocks, num_classes=num_classes)
     model = diffusion(net, shape, path=path, num_steps=config.num_steps)

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from experiments import config
+from experiments import checks, config
 from experiments.config import Evaluation, Experiment
 from experiments.data import Dataset
 from experiments.errors import UserError
@@ -67,8 +67,7 @@ def build(config: Config, dataset: Dataset) -> Experiment:
     if dataset.num_levels != 2:
         expected = "expected a name that ends in _binary, _threshold or _static"
         raise UserError(f"this machine models bits, and {dataset.name} has {dataset.num_levels} levels: {expected}")
-    if config.conditional:
-        raise UserError("a Boltzmann machine of images cannot be conditioned on labels: leave --conditional away")
+    checks.unconditional(config, "this machine")
     flat = reshape(shape, (math.prod(shape),))
     vectors = rbm(
         math.prod(shape),
