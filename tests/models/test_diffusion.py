@@ -11,7 +11,7 @@ from scipy import stats
 
 from jaxgen import paths
 from jaxgen.core import init_state, train_step
-from jaxgen.models.diffusion.diffusion import diffusion, independent_times, stratified_times
+from jaxgen.models.diffusion.diffusion import diffusion
 from jaxgen.nets.time import TimeMLP
 from jaxgen.samplers.heun import heun
 from jaxgen.types import Batch
@@ -101,7 +101,7 @@ def test_loss_of_the_exact_denoiser(view):
     np.testing.assert_allclose(loss, expected, rtol=0.05)
 
 
-@pytest.mark.parametrize("times", [independent_times, stratified_times])
+@pytest.mark.parametrize("times", [paths.independent_times, paths.stratified_times])
 def test_times_are_uniform(times):
     path = paths.variance_preserving()
     found = jax.vmap(lambda key: times(path, key, 4)[0])(jax.random.split(KEY, 4000))
@@ -109,7 +109,7 @@ def test_times_are_uniform(times):
 
 
 def test_stratified_times_cover_the_range():
-    found = np.sort(stratified_times(paths.variance_preserving(t_min=1e-5), KEY, 50))
+    found = np.sort(paths.stratified_times(paths.variance_preserving(t_min=1e-5), KEY, 50))
     np.testing.assert_allclose(np.diff(found), 1 / 50, rtol=1e-3)
 
 

@@ -1,0 +1,52 @@
+r"""From noise to data and back: the ends of the path around the one loop.
+
+    (1)  sample: x_T = sigma(T) z, z ~ N(0, I), a stepper down the grid to t_0, x = x_0 / alpha(t_0)
+    (2)  encode: x_0 = alpha(t_0) x, a deterministic stepper up the grid, z = x_T / sigma(T)
+    (3)  decode: (1) from a given z
+
+T and t_0 are the ends of the grid. The latent z of (2) is like the data and, under the model, N(0, I).
+"""
+
+from collections.abc import Sequence
+
+import jax
+from jaxtyping import Array, Float
+
+from jaxgen.paths import Path
+from jaxgen.samplers.loop import Denoiser, Stepper, integrate
+from jaxgen.types import Data, PRNGKey
+
+__all__ = ["decode", "encode", "generate"]
+
+Grid = Float[Array, " num_times"]
+
+
+def generate(
+    stepper: Stepper, denoise: Denoiser, path: Path, key: PRNGKey, shape: Sequence[int], grid: Grid
+) -> Float[Array, "n ..."]:
+    """Draws samples by (1).
+
+    Args:
+        stepper: how to take one step.
+        denoise: `(x_t, t) -> x0`.
+        path: the noise path.
+        key: random key.
+        shape: `(n, ...)`, number of samples and shape of each.
+        grid: times, falling.
+
+    Returns:
+        Samples `[n, ...]`.
+    """
+    start_key, step_key = jax.random.split(key)
+    return decode(stepper, denoise, path, step_key, jax.random.normal(start_key, tuple(shape)), grid)
+
+
+def encode(stepper: Stepper, denoise: Denoiser, path: Path, x: Data, grid: Grid) -> Data:
+    """The latent z of data `x [n, ...]` by (2); `grid` falls, as for `decode`."""
+    start = path.alpha(grid[-1]) * x
+    return integrate(stepper, denoise, path, jax.random.key(0), start, grid[::-1]) / path.sigma(grid[0])
+
+
+def decode(stepper: Stepper, denoise: Denoiser, path: Path, key: PRNGKey, latent: Data, grid: Grid) -> Data:
+    """The data of latents z `[n, ...]` by (3); only stochastic steppers use the key."""
+    return integrate(stepper, denoise, path, key, path.sigma(grid[0]) * latent, grid) / path.alpha(grid[-1])
