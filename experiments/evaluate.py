@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import cli, measures, runs, trained
+from experiments import cli, features, measures, runs, trained
 from experiments.data import Split
 from experiments.errors import UserError
 from experiments.measures import Row, Setting
@@ -26,6 +26,7 @@ from experiments.measures import Row, Setting
 __all__ = ["format_estimate", "main", "table"]
 
 PROG = "python -m experiments.evaluate"
+FLAGS = ("num", "split", "importance_samples", "seed", "checkpoint", "features")
 SPLITS = ("train", "valid", "test")
 
 
@@ -36,6 +37,9 @@ def parser() -> cli.Parser:
     parser.add_argument("--num", default="1000", metavar="NUM", help="examples and samples, drawn at random; or all")
     parser.add_argument("--split", default="test", choices=SPLITS, help="part of the data")
     parser.add_argument("--importance-samples", type=int, default=100, help="k of the importance-weighted bound")
+    parser.add_argument(
+        "--features", metavar="FILE", help="measure samples in this classifier's features, not in PCA's"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the choice of examples and of all noise")
     parser.add_argument("--checkpoint", default="newest", metavar="WHICH", help=trained.CHECKPOINT_HELP)
     parser.add_argument("--parallel", choices=("jit", "pmap", "mesh"), help=trained.PARALLEL_HELP)
@@ -71,6 +75,7 @@ def setting(args: argparse.Namespace) -> Setting:
         seed=args.seed,
         importance_samples=args.importance_samples,
         options=devices.compiler_options(),
+        space=features.of_classifier(args.features, dataset) if args.features else None,
     )
 
 
@@ -133,7 +138,9 @@ def _plain(value: Any) -> Any:
 def _record(chosen: Setting, found: Sequence[Row], args: argparse.Namespace) -> dict[str, Any]:
     from experiments import devices
 
-    flags = {name: getattr(args, name) for name in ("num", "split", "importance_samples", "seed", "checkpoint")}
+    flags = {
+        name: getattr(args, name) for name in ("num", "split", "importance_samples", "seed", "checkpoint", "features")
+    }
     return {
         "config": chosen.model.run.config_name,
         "data": chosen.model.run.config.data,

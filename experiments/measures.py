@@ -14,6 +14,7 @@ import numpy as np
 from experiments import trained
 from experiments.config import Evaluation
 from experiments.data import Split
+from experiments.features import Space, principal_components
 from experiments.trained import Trained
 from jaxgen import core
 from jaxgen.core import Model
@@ -24,7 +25,7 @@ __all__ = ["MIN_EXAMPLES", "Row", "Setting", "own_rows", "likelihood_rows", "rec
 MIN_EXAMPLES = 20
 """Fewer give no distance with a standard error."""
 
-_NUM_COMPONENTS, _NUM_GROUPS, _NEIGHBOUR = 64, 10, 3
+_NUM_GROUPS, _NEIGHBOUR = 10, 3
 
 
 class Row(NamedTuple):
@@ -67,6 +68,7 @@ class Setting:
         seed: seed of all noise.
         importance_samples: k of the importance-weighted bound.
         options: compiler options.
+        space: where samples are compared with data; by default the principal components of the training data.
     """
 
     model: Trained
@@ -76,6 +78,7 @@ class Setting:
     seed: int
     importance_samples: int
     options: dict[str, str] | None = None
+    space: Space | None = None
 
     def protocol(self, how: str) -> str:
         """The whole protocol of a row."""
@@ -166,30 +169,6 @@ def _scale(model: Trained) -> float:
     return float(max(model.run.dataset.num_levels - 1, 1))
 
 
-class _Features(NamedTuple):
-    """A feature space: `apply` maps data to features `[n, d]`; `name` and `how` say what it is."""
-
-    apply: Callable[[np.ndarray], np.ndarray]
-    name: str
-    how: str
-
-
-def _features(model: Trained) -> _Features:
-    """Principal components of the raw training data; the data itself where it has few dimensions."""
-    from sklearn.decomposition import PCA
-
-    flat = lambda x: np.asarray(x, np.float32).reshape(len(x), -1) / np.float32(_scale(model))  # noqa: E731
-    train = flat(model.run.dataset.train.x)
-    if train.shape[1] <= 3:
-        return _Features(flat, "coordinate", f"features are the {train.shape[1]} coordinates themselves")
-    pca = PCA(min(_NUM_COMPONENTS, *train.shape), svd_solver="covariance_eigh").fit(train)
-    share = pca.explained_variance_ratio_.sum()
-    name = "pixel-PCA" if model.run.dataset.train.x.ndim == 4 else "PCA"
-    which = f"first {pca.n_components_} principal components of the training data scaled to 0..1"
-    how = f"features are the {which} ({share:.1%} of variance)"
-    return _Features(lambda x: ((flat(x) - pca.mean_) @ pca.components_.T).astype(np.float32), name, how)
-
-
 def _median_distance(features: np.ndarray) -> float:
     from scipy.spatial.distance import pdist
 
@@ -240,7 +219,7 @@ def sample_rows(setting: Setting) -> Iterator[Row]:
     labels, params = setting.examples.cond, setting.model.params
     samples = trained.draw(setting.placement, run.experiment.model, params, num, seed=setting.seed, labels=labels)
     rows = np.random.default_rng(setting.seed).permutation(len(run.dataset.train.x))[:num]
-    space = _features(setting.model)
+    space = setting.space or principal_components(run.dataset)
     data, fake, train = map(space.apply, (setting.examples.x, samples, run.dataset.train.x[rows]))
     shared = f"{num} samples{'' if labels is None else ' given the labels of the examples'}; {space.how}"
     for name, (how, better, measure) in _distances(_median_distance(train), num).items():

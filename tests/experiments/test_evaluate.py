@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from sklearn.decomposition import PCA
 
-from experiments import evaluate, measures, runs, trained
+from experiments import evaluate, features, measures, runs, trained
 from experiments.data import Split
 from experiments.errors import UserError
 from jaxgen import parallel
@@ -82,7 +82,7 @@ def test_distances_of_samples_stand_beside_those_of_training_data(evaluation):
 
 def test_features_are_scikit_learns_principal_components(plain_run):
     model = trained.open_trained(str(plain_run))
-    space = measures._features(model)
+    space = features.principal_components(model.run.dataset)
     train, test = (part.x.reshape(-1, 64) / 16 for part in (model.run.dataset.train, model.run.dataset.test))
     expected = PCA(64, svd_solver="full").fit(train).transform(test)[:, :40]
     np.testing.assert_allclose(np.abs(space.apply(model.run.dataset.test.x))[:, :40], np.abs(expected), atol=1e-3)
