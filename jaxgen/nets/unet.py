@@ -96,8 +96,8 @@ class UNet(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Image, t: Num[Array, " n"], cond: Cond = None) -> Image:
-        """Maps `x [n, h, w, c]`, noise levels `t [n]` and labels `cond [n]` to `[n, h, w, out_channels]`."""
+    def __call__(self, x: Image, t: Num[Array, "n *k"], cond: Cond = None) -> Image:
+        """Maps `x [n, h, w, c]`, levels `t [n]` or `[n, k]` and labels `cond [n]` to `[n, h, w, out_channels]`."""
         out_channels = self.out_channels or x.shape[-1]
         embedding = self._embed(t, cond)
         h = nn.Conv(self.channels, (3, 3), dtype=self.dtype)(x)
@@ -121,7 +121,7 @@ class UNet(nn.Module):
         h = nn.Conv(out_channels, (3, 3), kernel_init=nn.initializers.zeros, dtype=self.dtype, name="out")(h)
         return h.astype(jnp.float32)
 
-    def _embed(self, t: Num[Array, " n"], cond: Cond) -> Float[Array, "n features"]:
+    def _embed(self, t: Num[Array, "n *k"], cond: Cond) -> Float[Array, "n features"]:
         """Embedding of the noise level, and of the class if there are classes."""
         width = 4 * self.channels
         h = nn.Dense(width, dtype=self.dtype)(time_features(t, self.channels))

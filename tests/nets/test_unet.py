@@ -106,3 +106,18 @@ def test_time_mlp_depends_on_everything():
     for other in [(x.at[1].add(1), t, cond), (x, t.at[1].add(0.5), cond), (x, t, cond.at[1].set(1))]:
         changed = abs(apply(*other) - out).max(1)
         assert changed[0] < 1e-6 < 1e-3 < changed[1]
+
+
+@pytest.mark.parametrize("net", [TimeMLP((8,), num_time_features=4), UNet(8, ())], ids=["mlp", "unet"])
+def test_several_noise_levels(net):
+    """Features of the columns one after another; one column is one level, and each of two is noticed on its own."""
+    x, t = jax.random.normal(KEY, (2, 3) if isinstance(net, TimeMLP) else (2, 2, 2, 1)), jnp.array([[0.1, 1], [2, 3]])
+    features = time_features(t, 4)
+    np.testing.assert_array_equal(features, jnp.concatenate([time_features(t[:, i], 4) for i in (0, 1)], 1))
+    shapes = [jax.eval_shape(lambda t=t: pure.init(net, KEY, x, t)) for t in (t[:, 0], t[:, :1])]
+    chex.assert_trees_all_equal(*shapes)
+    params = random_params(net, x, t)
+    apply = jax.jit(lambda t: pure.apply(net, params, x, t))
+    for column in (0, 1):
+        changed = abs(apply(t.at[1, column].add(1)) - apply(t)).reshape(2, -1).max(1)
+        assert changed[0] < 1e-6 < 1e-3 < changed[1]
