@@ -75,7 +75,8 @@ class Evaluation(NamedTuple):
     """A number with its protocol.
 
     Attributes:
-        compute: `(params, key, dataset) -> (value, uncertainty)`: the number and its standard error or half width.
+        compute: `(params, key, dataset, split) -> (value, uncertainty)`: the number (of a whole part of the data, where
+            it is of data) and its standard error or half width.
         unit: "nats", "bits/dim", "" ...
         protocol: one line: exact or bound, how many samples, which split, which binarisation or dequantisation.
         better: "higher" or "lower" where runs may be ranked by this number, else "".

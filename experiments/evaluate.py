@@ -76,6 +76,7 @@ def setting(args: argparse.Namespace) -> Setting:
         importance_samples=args.importance_samples,
         options=devices.compiler_options(),
         space=features.of_classifier(args.features, dataset) if args.features else None,
+        split=args.split,
     )
 
 

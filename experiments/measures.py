@@ -69,6 +69,7 @@ class Setting:
         importance_samples: k of the importance-weighted bound.
         options: compiler options.
         space: where samples are compared with data; by default the principal components of the training data.
+        split: the part of the data that the examples are from.
     """
 
     model: Trained
@@ -79,6 +80,7 @@ class Setting:
     importance_samples: int
     options: dict[str, str] | None = None
     space: Space | None = None
+    split: str = "test"
 
     def protocol(self, how: str) -> str:
         """The whole protocol of a row."""
@@ -160,8 +162,9 @@ def own_rows(setting: Setting, name: str, evaluation: Evaluation) -> Iterator[Ro
     """What only this experiment measures; its protocol is its own."""
     import jax
 
-    value, error = evaluation.compute(setting.model.params, jax.random.key(setting.seed), setting.model.run.dataset)
-    protocol = f"{evaluation.protocol}; {setting.model.run.dataset.protocol}"
+    dataset, key = setting.model.run.dataset, jax.random.key(setting.seed)
+    value, error = evaluation.compute(setting.model.params, key, dataset, getattr(dataset, setting.split))
+    protocol = f"{evaluation.protocol}; whole {setting.split} part; {dataset.protocol}"
     yield Row(name, float(value), float(error), evaluation.unit, evaluation.protocol, protocol, evaluation.better)
 
 

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from experiments import checks, config
 from experiments.config import Evaluation, Experiment
-from experiments.data import Dataset
+from experiments.data import Dataset, Split
 from experiments.errors import UserError
 from jaxgen.bijections import reshape
 from jaxgen.kernels.ais import LogMean
@@ -93,23 +93,24 @@ def build(config: Config, dataset: Dataset) -> Experiment:
 
 
 def _evaluations(config: Config) -> dict[str, Evaluation]:
-    """Annealed importance sampling, alone and with the free energies of the whole test part."""
+    """Annealed importance sampling, alone and with the free energies of a whole part."""
     estimate = _estimator(config)
 
-    def ais_log_z(params: Params, key: PRNGKey, dataset: Dataset) -> tuple[float, float]:
+    def ais_log_z(params: Params, key: PRNGKey, dataset: Dataset, split: Split) -> tuple[float, float]:
+        del split
         found = estimate(params, key, _flatten(dataset.train.x))
         return float(found.value), float(found.upper - found.value)
 
-    def ais_log_likelihood(params: Params, key: PRNGKey, dataset: Dataset) -> tuple[float, float]:
+    def ais_log_likelihood(params: Params, key: PRNGKey, dataset: Dataset, split: Split) -> tuple[float, float]:
         found = estimate(params, key, _flatten(dataset.train.x))
-        values = -np.asarray(jax.jit(energy)(params, _flatten(dataset.test.x)), np.float64) - float(found.value)
+        values = -np.asarray(jax.jit(energy)(params, _flatten(split.x)), np.float64) - float(found.value)
         return float(values.mean()), math.hypot(values.std() / math.sqrt(values.size), float(found.standard_error))
 
     path = f"annealed importance sampling, {config.ais_chains} chains, {config.ais_steps} temperatures from base rates"
     return {
         "log partition": Evaluation(ais_log_z, "nats", f"{path}; +- 3 standard errors; a lower bound on average"),
         "log likelihood (AIS)": Evaluation(
-            ais_log_likelihood, "nats", f"whole test part, {path}; +- 1 standard error; too large on average", "higher"
+            ais_log_likelihood, "nats", f"{path}; +- 1 standard error; too large on average", "higher"
         ),
     }
 

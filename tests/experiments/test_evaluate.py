@@ -64,7 +64,7 @@ def test_reconstruction_and_the_experiments_own_number(evaluation):
     np.testing.assert_allclose(found["value"], (2 / 16) ** 2, rtol=1e-5)
     own = row(evaluation, "something of its own", "nats")
     assert (own["value"], own["error"]) == (1.5, 0.25)
-    assert own["protocol"].startswith("half width, made up; levels")
+    assert own["protocol"].startswith("half width, made up; whole test part; levels")
 
 
 def test_distances_of_samples_stand_beside_those_of_training_data(evaluation):
