@@ -1,8 +1,8 @@
 """Deep generative models in JAX: pure functions over Flax parameters behind one score and likelihood interface.
 
-Names only. Every model factory returns a `Model`; `train_step` trains any of them; `dequantize`, `pull_back` and
-`probability_flow` go from model to model. Everything else lives in the rooms below: `jaxgen.nets`, `jaxgen.bijections`,
-`jaxgen.paths`, `jaxgen.samplers`, `jaxgen.kernels`, `jaxgen.metrics`, `jaxgen.parallel`.
+Names only. Every model factory returns a `Model`; `train_step` trains any of them; `dequantize`, `pull_back`,
+`probability_flow` and `resample` go from model to model. Everything else lives in the rooms below: `jaxgen.nets`,
+`jaxgen.bijections`, `jaxgen.paths`, `jaxgen.samplers`, `jaxgen.kernels`, `jaxgen.metrics`, `jaxgen.parallel`.
 """
 
 from jaxgen.core import (
@@ -21,7 +21,7 @@ from jaxgen.models.classical.ppca import ppca
 from jaxgen.models.diffusion.diffusion import diffusion
 from jaxgen.models.energy.rbm import rbm
 from jaxgen.models.flows.real_nvp import real_nvp, real_nvp_image
-from jaxgen.transforms import dequantize, normalize, probability_flow, pull_back
+from jaxgen.transforms import dequantize, normalize, probability_flow, pull_back, resample
 from jaxgen.types import Batch
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "rbm",
     "real_nvp",
     "real_nvp_image",
+    "resample",
     "score",
     "train_step",
     "two_player_optimizer",

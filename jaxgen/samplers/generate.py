@@ -7,18 +7,39 @@ r"""From noise to data and back: the ends of the path around the one loop.
 T and t_0 are the ends of the grid. The latent z of (2) is like the data and, under the model, N(0, I).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import Array, Float
 
 from jaxgen.paths import Path
 from jaxgen.samplers.loop import Denoiser, Stepper, integrate
 from jaxgen.types import Data, PRNGKey
 
-__all__ = ["decode", "encode", "generate"]
+__all__ = ["check_grid", "decode", "encode", "generate"]
 
 Grid = Float[Array, " num_times"]
+
+
+def check_grid(grid: Callable[[Path, int], Any], path: Path, num_steps: int) -> None:
+    """Checks a grid before it is used; one whose values are traced (on a path that is being learned) passes.
+
+    Args:
+        grid: `(path, num_steps) -> times`.
+        path: the noise path.
+        num_steps: number of steps.
+
+    Raises:
+        ValueError: if `num_steps` is below 1, or the times do not fall.
+    """
+    if num_steps < 1:
+        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+    with jax.ensure_compile_time_eval():
+        times = grid(path, num_steps)
+    if not isinstance(times, jax.core.Tracer) and not (np.diff(times) < 0).all():
+        raise ValueError(f"expected a grid of falling times, got {np.asarray(times)}")
 
 
 def generate(

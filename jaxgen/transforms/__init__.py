@@ -7,5 +7,6 @@ from jaxgen.transforms.dequantize import dequantize
 from jaxgen.transforms.normalize import normalize
 from jaxgen.transforms.probability_flow import probability_flow
 from jaxgen.transforms.pull_back import pull_back
+from jaxgen.transforms.resample import resample
 
-__all__ = ["dequantize", "normalize", "probability_flow", "pull_back"]
+__all__ = ["dequantize", "normalize", "probability_flow", "pull_back", "resample"]
