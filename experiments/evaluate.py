@@ -26,7 +26,7 @@ from experiments.measures import Row, Setting
 __all__ = ["format_estimate", "main", "table"]
 
 PROG = "python -m experiments.evaluate"
-FLAGS = ("num", "split", "importance_samples", "seed", "checkpoint", "features")
+FLAGS = ("num", "split", "importance_samples", "seed", "checkpoint", "features", "set")
 SPLITS = ("train", "valid", "test")
 
 
@@ -42,6 +42,7 @@ def parser() -> cli.Parser:
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the choice of examples and of all noise")
     parser.add_argument("--checkpoint", default="newest", metavar="WHICH", help=trained.CHECKPOINT_HELP)
+    parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", help=trained.SET_HELP)
     parser.add_argument("--parallel", choices=("jit", "pmap", "mesh"), help=trained.PARALLEL_HELP)
     return parser
 
@@ -59,7 +60,7 @@ def setting(args: argparse.Namespace) -> Setting:
     """Opens the run and chooses the examples."""
     from experiments import devices
 
-    model = trained.open_trained(args.directory, args.checkpoint)
+    model = trained.open_trained(args.directory, args.checkpoint, args.set)
     dataset = model.run.dataset
     split = getattr(dataset, args.split)
     num = _number(args.num, min(len(split.x), len(dataset.train.x)))
@@ -140,7 +141,8 @@ def _record(chosen: Setting, found: Sequence[Row], args: argparse.Namespace) -> 
     from experiments import devices
 
     flags = {
-        name: getattr(args, name) for name in ("num", "split", "importance_samples", "seed", "checkpoint", "features")
+        name: getattr(args, name)
+        for name in ("num", "split", "importance_samples", "seed", "checkpoint", "features", "set")
     }
     return {
         "config": chosen.model.run.config_name,
@@ -174,7 +176,7 @@ def main(argv: Sequence[str]) -> int:
     for shared in dict.fromkeys(row.shared for row in found if row.shared):
         print(f"samples against data: {shared}")
     print(f"data: {run.dataset.protocol}")
-    path = Path(run.directory) / "evaluation.json"
+    path = Path(run.directory) / ("_".join(["evaluation", *args.set]) + ".json")
     runs.write_json(path, _record(chosen, found, args))
     print(path)
     return 0

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from experiments import checkpoints, data, devices, runs
+from experiments import checkpoints, data, devices, metrics_log, runs
 from experiments.errors import UserError
 from experiments.progress import Interrupts, Progress, say
 from jaxgen.core import TrainState
@@ -204,7 +204,7 @@ class Recorder:
     def __init__(self, run: runs.Run, start: int) -> None:
         """Opens the log of a run that goes on from a step."""
         self._run, self._start, self._window, self._first = run, start, Window(), _is_first()
-        self._log = runs.MetricsLog(run.directory, start) if self._first else None
+        self._log = metrics_log.MetricsLog(run.directory, start) if self._first else None
         self._validation = Validation(run)
         self._progress = Progress(run.config_name, start, run.config.steps, silent=not self._first)
 

@@ -11,20 +11,17 @@ lock              held by the process that trains here
 import contextlib
 import dataclasses
 import json
-import math
 import os
 import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from experiments import configs
 from experiments.config import Config, Experiment
 from experiments.errors import UserError
 
 __all__ = [
-    "MetricsLog",
     "Run",
     "build",
     "check",
@@ -32,8 +29,8 @@ __all__ = [
     "locked",
     "open_run",
     "read_json",
-    "read_metrics",
     "record_environment",
+    "sampling_fields",
     "write_json",
     "write_text",
 ]
@@ -77,26 +74,58 @@ def build(directory: str | Path, config_name: str, config: Config) -> Run:
     return Run(Path(directory), config_name, config, experiment, dataset)
 
 
-def open_run(directory: str | Path) -> Run:
+def open_run(directory: str | Path, changes: Sequence[str] = ()) -> Run:
     """Opens a run that has been trained.
 
     Args:
         directory: the run directory.
+        changes: `FIELD=VALUE` for fields that only sampling and evaluation read (`SAMPLING_FIELDS` of the config).
 
     Returns:
         The run, its data loaded and its experiment built.
 
     Raises:
-        UserError: if this is no run directory, or its config no longer exists or has other fields.
+        UserError: if this is no run directory, its config no longer exists or has other fields, or a change is not
+            one that a trained run can take.
     """
     directory = Path(directory)
     name, fields = _read_config(directory)
     cls = configs.load(name).Config
+    fields.update(_changed(name, cls, changes))
     known = {field.name for field in dataclasses.fields(cls)}
     if unknown := sorted(set(fields) - known):
         raise UserError(f"{directory / 'config.json'} has a field {unknown[0]!r} that config {name} does not have")
     defaults = {field.name: field.default for field in dataclasses.fields(cls)}
     return build(directory, name, cls(**{name: _like(value, defaults[name]) for name, value in fields.items()}))
+
+
+def sampling_fields(config_name: str) -> tuple[str, ...]:
+    """Fields of a config that only sampling and evaluation read, so that a trained run can take other values."""
+    return getattr(configs.load(config_name), "SAMPLING_FIELDS", ())
+
+
+def _changed(config_name: str, cls: type[Config], changes: Sequence[str]) -> dict[str, Any]:
+    """Parses `FIELD=VALUE`, each by the type of the field's default."""
+    free, found = sampling_fields(config_name), {}
+    for change in changes:
+        name, equals, text = change.partition("=")
+        name = name.strip().lstrip("-").replace("-", "_")
+        if not equals or name not in free:
+            known = f"one of {', '.join(free)}" if free else f"nothing: {config_name} has no such field"
+            raise UserError(f"--set takes FIELD=VALUE where FIELD is {known}; got {change!r}")
+        found[name] = _parsed_like(name, text, {field.name: field.default for field in dataclasses.fields(cls)}[name])
+    return found
+
+
+def _parsed_like(name: str, text: str, default: Any) -> Any:
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false"):
+            raise UserError(f"--set {name} must be True or False, got {text!r}")
+        return text.lower() == "true"
+    try:
+        return type(default)(text)
+    except ValueError:
+        raise UserError(f"--set {name} must be of type {type(default).__name__}, got {text!r}") from None
 
 
 def check(directory: str | Path, config_name: str, config: Config) -> None:
@@ -186,8 +215,9 @@ def _check_same(directory: Path, config_name: str, config: Config) -> None:
     if name != config_name:
         raise UserError(f"{directory} belongs to config {name}, not {config_name}: give another --workdir")
     new = json.loads(json.dumps(dataclasses.asdict(config)))
+    free = {*FREE_FIELDS, *sampling_fields(config_name)}
     for field in sorted(old.keys() | new.keys()):
-        if field not in FREE_FIELDS and old.get(field) != new.get(field):
+        if field not in free and old.get(field) != new.get(field):
             values = f"{field}={old.get(field)!r}, not {field}={new.get(field)!r}"
             raise UserError(f"{directory} was trained with {values}: give another --workdir, or that value")
 
@@ -227,57 +257,3 @@ def write_text(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-
-
-def read_metrics(directory: str | Path) -> list[dict[str, Any]]:
-    """Reads metrics.jsonl; a last line that was cut off by a crash is left out.
-
-    Returns:
-        One dictionary a line, with `step` and `loss` at least (`valid_loss` where a checkpoint was written); empty if
-        there is no such file. Numbers that were not finite are `None`.
-    """
-    path = Path(directory) / "metrics.jsonl"
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    return [record for record in map(_parsed, lines) if record is not None]
-
-
-def _parsed(line: str) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) and "step" in record else None
-
-
-class MetricsLog:
-    """Writes metrics.jsonl and TensorBoard's event file; use it in a `with` statement."""
-
-    def __init__(self, directory: Path, step: int) -> None:
-        """Opens the log of a run that stands at `step`, and forgets what was logged after it."""
-        from tensorboardX import SummaryWriter
-
-        kept = [record for record in read_metrics(directory) if record["step"] <= step]
-        path = directory / "metrics.jsonl"
-        write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
-        self._file = open(path, "a", encoding="utf-8")
-        self._tensorboard = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1, flush_secs=10)
-
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Logs numbers at a step."""
-        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        self._file.write(json.dumps({"step": step, **finite, "time": round(time.time(), 3)}) + "\n")
-        self._file.flush()
-        for name, value in finite.items():
-            if value is not None:
-                self._tensorboard.add_scalar(name, value, step)
-
-    def __enter__(self) -> Self:
-        """Is ready once it is made."""
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Closes both files."""
-        self._file.close()
-        self._tensorboard.close()

@@ -33,6 +33,7 @@ def parser() -> cli.Parser:
         help="label of all samples, for a model trained with --conditional; default: 0, 1, 2, ... in every row",
     )
     parser.add_argument("--checkpoint", default="newest", metavar="WHICH", help=trained.CHECKPOINT_HELP)
+    parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", help=trained.SET_HELP)
     parser.add_argument("--parallel", choices=("jit", "pmap", "mesh"), help=trained.PARALLEL_HELP)
     parser.add_argument(
         "--from-data",
@@ -101,9 +102,9 @@ def main(argv: Sequence[str]) -> int:
     from experiments import devices
 
     devices.setup()
-    model = trained.open_trained(args.directory, args.checkpoint)
+    model = trained.open_trained(args.directory, args.checkpoint, args.set)
     cond = labels(model, args.num, args.label)
-    stem = f"step{model.step:06d}_seed{args.seed}_num{args.num}"
+    stem = "_".join([f"step{model.step:06d}", f"seed{args.seed}", f"num{args.num}", *args.set])
     if args.from_data:
         start, x = _chains(model, args.num, args.seed)
         arrays, stem = {"x": x, "start": start}, f"{stem}_from-data"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import checkpoints, configs, grids, integrity, runs
+from experiments import checkpoints, configs, grids, integrity, metrics_log, runs
 from experiments.data import Dataset
 from experiments.errors import UserError
 
@@ -103,7 +103,7 @@ def read(directory: str) -> Summary:
         changed=frozenset(changed),
         environment=_optional(path / "environment.json"),
         evaluation=_optional(path / "evaluation.json"),
-        metrics=runs.read_metrics(path),
+        metrics=metrics_log.read_metrics(path),
         steps=steps,
         num_params=_num_params(path, steps[-1]),
         grids=_latest_grids(path / "samples"),

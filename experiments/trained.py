@@ -1,6 +1,6 @@
 """A trained model: a run and the parameters of one of its checkpoints, as `sample` and `evaluate` want it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,10 +12,21 @@ from jaxgen.core import Model
 from jaxgen.parallel import Placement
 from jaxgen.types import Params
 
-__all__ = ["CHECKPOINT_HELP", "PARALLEL_HELP", "Trained", "conditional", "draw", "open_trained", "over_batches"]
+__all__ = [
+    "CHECKPOINT_HELP",
+    "PARALLEL_HELP",
+    "SET_HELP",
+    "Trained",
+    "conditional",
+    "draw",
+    "open_trained",
+    "over_batches",
+]
 
 CHECKPOINT_HELP = "which checkpoint: newest (that is whole), best (lowest validation loss), or a step"
 PARALLEL_HELP = "how to use the devices for sampling: jit, pmap or mesh; pmap where there is more than one device"
+
+SET_HELP = "other values for fields that only sampling and evaluation read, such as num_evaluations=10"
 
 _BATCH = 250
 """Examples at a time; the last batch is filled up, so that one shape is compiled."""
@@ -35,12 +46,13 @@ class Trained(NamedTuple):
     params: Params
 
 
-def open_trained(directory: str, checkpoint: str = "newest") -> Trained:
+def open_trained(directory: str, checkpoint: str = "newest", changes: Sequence[str] = ()) -> Trained:
     """Opens a run directory and reads a checkpoint.
 
     Args:
         directory: the run directory.
         checkpoint: "newest" (that is whole), "best" (lowest validation loss), or the number of a step.
+        changes: `FIELD=VALUE` for fields that only sampling and evaluation read.
 
     Returns:
         The run with the moving average of its parameters.
@@ -48,7 +60,7 @@ def open_trained(directory: str, checkpoint: str = "newest") -> Trained:
     Raises:
         UserError: if there is no run, no such checkpoint, or it is damaged.
     """
-    run = runs.open_run(directory)
+    run = runs.open_run(directory, changes)
     found = checkpoints.steps(run.directory)
     if not found:
         raise UserError(f"{directory} has no checkpoint yet: train it first")

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import checkpoints, runs, train
+from experiments import checkpoints, metrics_log, runs, train
 
 STEPS, KILLS = 60, 10
 COMMAND = ["ppca_digits", "--steps", str(STEPS), "--batch-size", "16", "--ema-decay", "0.9", "--log-every", "2"]
@@ -75,7 +75,7 @@ def _wait(process, condition):
 
 def _states_and_metrics(workdir):
     run = runs.open_run(workdir)
-    untimed = [{k: r[k] for k in r if k in ("step", "loss", "valid_loss")} for r in runs.read_metrics(workdir)]
+    untimed = [{k: r[k] for k in r if k in ("step", "loss", "valid_loss")} for r in metrics_log.read_metrics(workdir)]
     return checkpoints.restore_latest(run), untimed
 
 

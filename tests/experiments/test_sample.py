@@ -48,6 +48,26 @@ def test_one_class_one_seed_the_same_samples(conditional_run):
     assert (draw(conditional_run, "--num", "12", "--class", "7", "--seed", "1")[1]["x"] != first["x"]).any()
 
 
+def test_fields_that_only_sampling_reads_can_be_set(conditional_run):
+    """Without noise, samples are the mean of their class."""
+    stem, drawn = draw(conditional_run, "--num", "10", "--set", "temperature=0")
+    assert stem == "step000006_seed0_num10_temperature=0"
+    np.testing.assert_allclose(drawn["x"], trained.open_trained(str(conditional_run)).params["mean"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("learning_rate=1", "FIELD is one of temperature; got 'learning_rate=1'"),
+        ("temperature", "got 'temperature'"),
+        ("temperature=warm", "temperature must be of type float, got 'warm'"),
+    ],
+)
+def test_other_fields_cannot_be_set(conditional_run, change, message):
+    with pytest.raises(UserError, match=message):
+        sample.main([str(conditional_run), "--set", change])
+
+
 def test_all_devices_draw(plain_run):
     assert sample.main([str(plain_run), "--num", "11", "--parallel", "pmap", "--seed", "5"]) == 0
     drawn = np.load(plain_run / "samples" / "step000006_seed5_num11.npz")["x"]

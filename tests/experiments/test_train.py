@@ -12,7 +12,7 @@ import optax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from experiments import checkpoints, data, devices, loop, runs, train
+from experiments import checkpoints, data, devices, loop, metrics_log, runs, train
 from experiments.config import Experiment
 from experiments.errors import UserError
 from experiments.progress import Interrupts
@@ -88,7 +88,7 @@ def whole(tmp_path_factory):
 
 def test_trains_as_the_plain_loop_and_logs_the_mean_of_each_window(whole):
     losses, state = _plain_losses(whole, 20)
-    records = runs.read_metrics(whole)
+    records = metrics_log.read_metrics(whole)
     assert [record["step"] for record in records] == [4, 5, 8, 10, 12, 15, 16, 20]
     for before, record in zip([0, *(r["step"] for r in records)], records, strict=False):
         np.testing.assert_allclose(record["loss"], np.mean(losses[before : record["step"]]), rtol=1e-4)
@@ -128,7 +128,7 @@ def test_a_resumed_run_has_the_bits_of_the_whole_one(whole, tmp_path, monkeypatc
     assert f"python -m experiments.train {' '.join(COMMAND)} --workdir {run} --parallel jit --steps 20" in said
     assert _train(run, *flags) == 0
     assert _same_bits(_latest(run), _latest(whole))
-    records = {path: {r["step"]: r for r in runs.read_metrics(path)} for path in (run, whole)}
+    records = {path: {r["step"]: r for r in metrics_log.read_metrics(path)} for path in (run, whole)}
     assert list(records[run]) == [4, 5, 7, 8, 10, 12, 15, 16, 20]
     assert records[run][20]["valid_loss"] == records[whole][20]["valid_loss"]
 
@@ -138,7 +138,7 @@ def test_more_steps_go_on(tmp_path):
     assert _train(run, "--steps", 2) == 0
     assert _train(run, "--steps", 3) == 0
     assert runs.open_run(run).config.steps == 3
-    assert [record["step"] for record in runs.read_metrics(run)] == [2, 3]
+    assert [record["step"] for record in metrics_log.read_metrics(run)] == [2, 3]
 
 
 def test_metrics_after_the_restored_step_are_cut(whole, tmp_path, monkeypatch):
@@ -149,7 +149,9 @@ def test_metrics_after_the_restored_step_are_cut(whole, tmp_path, monkeypatch):
     with open(run / "metrics.jsonl", "a") as file:
         file.write(json.dumps({"step": 8, "loss": 123.0}) + '\n{"step": 10, "lo')
     assert _train(run, *flags) == 0
-    untimed = [[(r["step"], r["loss"], r.get("valid_loss")) for r in runs.read_metrics(path)] for path in (run, whole)]
+    untimed = [
+        [(r["step"], r["loss"], r.get("valid_loss")) for r in metrics_log.read_metrics(path)] for path in (run, whole)
+    ]
     assert untimed[0] == untimed[1]
 
 
@@ -166,7 +168,7 @@ def test_valid_loss_is_the_loss_on_the_validation_part(whole):
     state = _latest(whole)
     x = jnp.asarray(run.dataset.valid.x[: 8 * 16])
     log_p = run.experiment.model.elbo(state.ema_params, jax.random.key(5), x) + 64 * jnp.log(run.dataset.num_levels)
-    record = runs.read_metrics(whole)[-1]
+    record = metrics_log.read_metrics(whole)[-1]
     np.testing.assert_allclose(record["valid_loss"], -log_p.mean(), rtol=0.02)
 
 
@@ -182,7 +184,7 @@ def test_tensorboard_has_the_same_numbers(whole):
             if value.tag == "loss":
                 values[event.step] = value.simple_value
         content = content[16 + length :]
-    assert values == {r["step"]: np.float32(r["loss"]) for r in runs.read_metrics(whole)}
+    assert values == {r["step"]: np.float32(r["loss"]) for r in metrics_log.read_metrics(whole)}
 
 
 def _spoiled(model, step):
@@ -209,7 +211,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(tmp_path, capsys):
         assert checkpoints.steps(run.directory) == [2, 4, 6]
         before = _files(run.directory / "checkpoints")
     assert _files(run.directory / "checkpoints") == before
-    assert runs.read_metrics(run.directory)[-1]["step"] == 6
+    assert metrics_log.read_metrics(run.directory)[-1]["step"] == 6
 
 
 def test_a_learning_rate_that_is_too_large_stops_the_run(tmp_path, capsys):

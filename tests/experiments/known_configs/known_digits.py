@@ -12,6 +12,7 @@ from jaxgen.core import Model
 from jaxgen.distributions import normal_log_prob, sum_event
 
 LOG_SCALE = 1.0
+SAMPLING_FIELDS = ("temperature",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Config(config.Config):
     """Step size of the optimiser."""
     widths: tuple[int, ...] = (1, 2)
     """Not used: to see that tuples survive."""
+    temperature: float = 1.0
+    """Factor of the noise of samples."""
 
 
 def build(config, dataset):
@@ -48,7 +51,7 @@ def build(config, dataset):
 
     def sample(params, key, num, cond=None):
         noise = jax.random.normal(key, (num, *dataset.train.x.shape[1:]))
-        return mean(params, num, cond) + jnp.exp(LOG_SCALE) * noise
+        return mean(params, num, cond) + config.temperature * jnp.exp(LOG_SCALE) * noise
 
     def log_weight(params, key, x, cond=None):
         factor = jnp.where(jax.random.bernoulli(key, shape=x.shape[:1]), 1.8, 0.2)
