@@ -23,16 +23,18 @@ from experiments.data import Split
 from experiments.errors import UserError
 from experiments.measures import Row, Setting
 
-__all__ = ["format_estimate", "main", "table"]
+__all__ = ["FLAGS", "format_estimate", "main", "parser", "plain_row", "setting", "table"]
 
 PROG = "python -m experiments.evaluate"
 FLAGS = ("num", "split", "importance_samples", "seed", "checkpoint", "features", "set")
 SPLITS = ("train", "valid", "test")
 
 
-def parser() -> cli.Parser:
-    """The flags."""
-    parser = cli.Parser(PROG, description="Measures a trained run: a table here, and DIR/evaluation.json.")
+def parser(
+    prog: str = PROG, description: str = "Measures a trained run: a table here, and DIR/evaluation.json."
+) -> cli.Parser:
+    """The flags, which other commands that measure share."""
+    parser = cli.Parser(prog, description=description)
     parser.add_argument("directory", metavar="DIR", help="run directory that experiments.train made")
     parser.add_argument("--num", default="1000", metavar="NUM", help="examples and samples, drawn at random; or all")
     parser.add_argument("--split", default="test", choices=SPLITS, help="part of the data")
@@ -137,6 +139,11 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def plain_row(row: Row) -> dict[str, Any]:
+    """A row as JSON takes it."""
+    return {name: _plain(value) for name, value in row._asdict().items()}
+
+
 def _record(chosen: Setting, found: Sequence[Row], args: argparse.Namespace) -> dict[str, Any]:
     from experiments import devices
 
@@ -150,7 +157,7 @@ def _record(chosen: Setting, found: Sequence[Row], args: argparse.Namespace) -> 
         "step": chosen.model.step,
         "examples": chosen.which,
         "flags": flags,
-        "rows": [{name: _plain(value) for name, value in row._asdict().items()} for row in found],
+        "rows": [plain_row(row) for row in found],
         "environment": devices.environment(),
     }
 
