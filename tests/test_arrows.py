@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = [
     {"types"},
     {"core"},
-    {"distributions", "nets", "bijections", "paths", "kernels"},
+    {"distributions", "nets", "bijections", "paths", "kernels", "teaching"},
     {"samplers"},
     {"models"},
     {"transforms"},

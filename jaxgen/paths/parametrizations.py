@@ -116,14 +116,19 @@ VELOCITY = Parametrization(_velocity_to_x0, views.velocity)
 """The network predicts dx_t/dt, as in flow matching; on the linear path that is eps - x0."""
 
 
-def preconditioned(*, sigma_data: float = 0.5) -> Parametrization:
+def preconditioned(*, sigma_data: float = 0.5, keep_t_min: bool = False) -> Parametrization:
     """The network predicts what a linear denoiser leaves over, of variance 1 at every time for data of spread s.
 
     x0 = c_skip x_t + c_out F(c_in x_t, c_noise), with r^2 = s^2 alpha^2 + sigma^2: c_skip = s^2 alpha / r^2,
     c_out = s sigma / r, c_in = 1 / r, c_noise = ln(sigma / alpha) / 4. With alpha = 1 this is table 1 of the source.
 
+    Consistency functions must keep the end of their path: x0 = x_t / alpha at t_min, whatever the network says. For
+    that, the noise sigma_min / alpha_min of that end is taken off: with sigma' = sigma - alpha sigma_min / alpha_min,
+    c_skip = s^2 alpha / (s^2 alpha^2 + sigma'^2) and c_out = s sigma' / r.
+
     Args:
         sigma_data: s, the standard deviation of the data.
+        keep_t_min: keep the end of the path exactly, for consistency functions.
 
     Returns:
         A `Parametrization`.
@@ -131,7 +136,8 @@ def preconditioned(*, sigma_data: float = 0.5) -> Parametrization:
     Raises:
         ValueError: unless `sigma_data` is positive.
 
-    Source: https://arxiv.org/abs/2206.00364.
+    Sources: https://arxiv.org/abs/2206.00364; for t_min Consistency Models, https://arxiv.org/abs/2303.01469,
+    appendix C.
     """
     if not sigma_data > 0:
         raise ValueError(f"sigma_data must be positive, got {sigma_data}")
@@ -139,7 +145,9 @@ def preconditioned(*, sigma_data: float = 0.5) -> Parametrization:
     def coefficients(path: Path, t: Time, like: Data) -> tuple[Any, Any, Any]:
         alpha, sigma = scales(path, t, like)
         spread = jnp.sqrt((sigma_data * alpha) ** 2 + sigma**2)
-        return sigma_data**2 * alpha / spread**2, sigma_data * sigma / spread, spread
+        above = sigma - alpha * jnp.exp(_log_noise(path, path.t_min)) if keep_t_min else sigma
+        skip = sigma_data**2 * alpha / ((sigma_data * alpha) ** 2 + above**2)
+        return skip, sigma_data * above / spread, spread
 
     def to_x0(path: Path, x_t: Data, t: Time, out: Data) -> Data:
         skip, scale, _ = coefficients(path, t, x_t)

@@ -10,7 +10,8 @@ With the path x_t = alpha(t) x + sigma(t) eps of `paths`, its parametrisations a
     (6)  ln p(x) >= -KL(q(x_T|x) || N(0, sigma(T)^2 I)) + E ln N(x; x_tmin / alpha, sigma^2 / alpha^2 at t_min)
                     - 1/2 int |eps - eps(x_t, t)|^2 dlambda,  lambda = log_snr(t) from t_max to t_min
 
-(6) is `paths.variational_bound`.
+(6) is `paths.variational_bound`. In (2) x and eps are paired by a coupling, at first independently. Flow matching is
+`path=paths.linear(), parametrization=paths.VELOCITY`, with the weight 1; rectified flow couples by `reflow_coupling`.
 
 Sources: Denoising Diffusion Probabilistic Models, https://arxiv.org/abs/2006.11239; Score-Based Generative Modeling
 through Stochastic Differential Equations, https://arxiv.org/abs/2011.13456; Variational Diffusion Models,
@@ -28,7 +29,7 @@ from jaxtyping import Array
 from jaxgen import paths
 from jaxgen.core import Model
 from jaxgen.nets import pure
-from jaxgen.paths import Parametrization, Path, Time
+from jaxgen.paths import Coupling, Parametrization, Path, Time
 from jaxgen.samplers import generate
 from jaxgen.samplers.ddim import ddim
 from jaxgen.samplers.heun import heun
@@ -48,6 +49,7 @@ def diffusion(
     parametrization: Parametrization = paths.V,
     weight: Callable[[Path, Parametrization, Any], Any] = paths.simple_weight,
     times: Callable[[Path, Any, int], Any] = paths.stratified_times,
+    coupling: Coupling | None = None,
     stepper: Stepper | None = None,
     grid: Callable[[Path, int], Any] = paths.uniform_grid,
     num_steps: int = 50,
@@ -64,6 +66,8 @@ def diffusion(
             `paths.VELOCITY` or `paths.preconditioned()`.
         weight: `(path, parametrization, t [n]) -> w [n]`, weight of the squared error of the network's output in (2).
         times: `(path, key, n) -> t [n]`, the times of the loss.
+        coupling: how x and eps are paired in (2); `paths.independent_coupling()` by default. What the score and the
+            bound (6) then mean holds for couplings that are independent.
         stepper: how samples are drawn; `ddim()` by default.
         grid: `(path, num_steps) -> times` of samples, `encode` and `decode`.
         num_steps: steps of the sampler.
@@ -84,6 +88,7 @@ def diffusion(
     if min(num_steps, num_bound_times) < 1:
         raise ValueError(f"num_steps and num_bound_times must be at least 1, got {num_steps} and {num_bound_times}")
     path = paths.cosine() if path is None else path
+    coupling = paths.independent_coupling() if coupling is None else coupling
     stepper = ddim() if stepper is None else stepper
     shape = tuple(shape)
 
@@ -96,13 +101,14 @@ def diffusion(
     def init(key: PRNGKey, batch: Batch) -> tuple[Params, Carry]:
         x = jnp.zeros((1, *shape))
         cond = jax.tree.map(lambda leaf: leaf[:1], batch.cond)
-        return pure.init(net, key, x, jnp.zeros(1), cond), ()
+        return pure.init(net, key, x, jnp.zeros(1), cond), coupling.init(key, batch)
 
     def loss(params: Params, carry: Carry, key: PRNGKey, batch: Batch) -> tuple[Array, tuple[Carry, Metrics]]:
         time_key, noise_key = jax.random.split(key)
         t = times(path, time_key, batch.x.shape[0])
-        x_t = paths.perturb(path, batch.x, t, jax.random.normal(noise_key, batch.x.shape))
-        target = parametrization.from_x0(path, x_t, t, batch.x)
+        x, noise = coupling.pair(carry, noise_key, batch)
+        x_t = paths.perturb(path, x, t, noise)
+        target = parametrization.from_x0(path, x_t, t, x)
         out = paths.network_output(path, parametrization, network(params, batch.cond), x_t, t)
         error = ((out - target) ** 2).reshape(t.shape[0], -1).mean(-1)
         return (weight(path, parametrization, t) * error).mean(), (carry, {})
