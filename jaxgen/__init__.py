@@ -18,7 +18,9 @@ from jaxgen.models.adversarial.gan import gan, two_player_optimizer
 from jaxgen.models.autoencoders.vae import vae
 from jaxgen.models.classical.ppca import fit as fit_ppca
 from jaxgen.models.classical.ppca import ppca
+from jaxgen.models.diffusion.d3pm import d3pm
 from jaxgen.models.diffusion.diffusion import diffusion
+from jaxgen.models.diffusion.masked_diffusion import masked_diffusion
 from jaxgen.models.energy.rbm import rbm
 from jaxgen.models.flows.real_nvp import real_nvp, real_nvp_image
 from jaxgen.transforms import dequantize, normalize, probability_flow, pull_back, resample
@@ -29,12 +31,14 @@ __all__ = [
     "Model",
     "TrainState",
     "bits_per_dim",
+    "d3pm",
     "dequantize",
     "diffusion",
     "fit_ppca",
     "gan",
     "importance_bound",
     "init_state",
+    "masked_diffusion",
     "normalize",
     "ppca",
     "probability_flow",

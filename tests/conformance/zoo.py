@@ -14,11 +14,15 @@ from jaxgen.distributions import bernoulli_likelihood, normal_likelihood
 from jaxgen.models.adversarial.gan import gan, two_player_optimizer
 from jaxgen.models.autoencoders.vae import vae
 from jaxgen.models.classical.ppca import ppca
+from jaxgen.models.diffusion.d3pm import d3pm
 from jaxgen.models.diffusion.diffusion import diffusion
+from jaxgen.models.diffusion.masked_diffusion import masked_diffusion
 from jaxgen.models.energy.rbm import log_partition, rbm
 from jaxgen.models.flows.real_nvp import real_nvp, real_nvp_image
 from jaxgen.nets.mlp import MLP
 from jaxgen.nets.time import TimeMLP
+from jaxgen.nets.tokens import TokenNet
+from jaxgen.paths import transitions
 from jaxgen.transforms import dequantize, normalize, probability_flow, pull_back
 from jaxgen.types import Batch
 
@@ -128,6 +132,20 @@ ENTRIES = [
             reshape((2, 2), (4,)),
         ),
         real(2, 2),
+    ),
+    Entry(
+        "masked_diffusion",
+        masked_diffusion(
+            TokenNet(TimeMLP((8,), NUM_CLASSES), 4, 5, width=2), (3,), 4, num_steps=3, num_bound_times=2
+        ),
+        levels(4, 3),
+        optax.adam(0.1),
+        conditional=True,
+    ),
+    Entry(
+        "d3pm",
+        d3pm(TokenNet(TimeMLP((8,)), 4, 4, width=2), (3,), transitions.gaussian(4, 3), num_bound_times=2),
+        levels(4, 3),
     ),
     Entry(
         "probability_flow",
