@@ -3,8 +3,8 @@ r"""DDIM: the noise found in x_t is kept, or replaced in part by fresh noise.
     (1)  x0 = denoise(x_t, t),  eps = (x_t - alpha_t x0) / sigma_t
     (2)  x_s = alpha_s x0 + sqrt(sigma_s^2 - c^2) eps + c z,  z ~ N(0, I),  c = eta scale of q(x_s | x_t, x_0)
 
-eta = 0 is Euler's method for dx = x0 dalpha + eps dsigma: first order, in either direction of time. eta = 1 is
-ancestral sampling. No noise is added where s > t.
+eta = 0 is Euler's method for dx = x0 dalpha + eps dsigma, and the first-order DPM-Solver++: first order, in either
+direction of time. eta = 1 is ancestral sampling. No noise is added where s > t.
 
 Source: Denoising Diffusion Implicit Models, https://arxiv.org/abs/2010.02502, equation 12.
 """
@@ -35,7 +35,7 @@ def ddim(*, eta: Scalar = 0.0) -> Stepper:
     def step(denoise: Denoiser, path: Path, key: PRNGKey, x_t: Data, t: Time, s: Time) -> Data:
         x0 = denoise(x_t, t)
         alpha, sigma = paths.scales(path, s, x_t)
-        fresh = eta * paths.posterior(path, x_t, t, s, x0)[1]
+        fresh = jnp.where(s < t, eta * paths.posterior(path, x_t, t, s, x0)[1], 0.0)
         kept = jnp.sqrt(sigma**2 - fresh**2) * paths.eps(path, x_t, t, x0)
         return alpha * x0 + kept + fresh * jax.random.normal(key, x_t.shape)
 
