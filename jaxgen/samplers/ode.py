@@ -111,6 +111,7 @@ def solve_with_divergence(
     x: Data,
     grid: Float[Array, " num_times"],
     divergence: Callable[[Field, Any], tuple[Any, Any]] = exact_divergence,
+    solver: Callable[..., Any] = solve,
 ) -> tuple[Data, PerExample]:
     """Carries `x` along the flow together with the integral of div f, which is -(change of ln p) by (2).
 
@@ -119,6 +120,7 @@ def solve_with_divergence(
         x: where to start, `[n, ...]`.
         grid: times, in the order in which they are visited.
         divergence: `(f, x) -> (f(x), div f [n])`.
+        solver: `(field, y, grid) -> y`: `solve`, or what `adaptive.dormand_prince` returns.
 
     Returns:
         x at `grid[-1]`, and the integral `[n]`.
@@ -127,4 +129,4 @@ def solve_with_divergence(
     def augmented(state: tuple[Data, PerExample], t: Any) -> tuple[Data, PerExample]:
         return divergence(lambda x: field(x, t), state[0])
 
-    return solve(augmented, (x, jnp.zeros(x.shape[0])), grid)
+    return solver(augmented, (x, jnp.zeros(x.shape[0])), grid)
