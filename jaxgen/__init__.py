@@ -21,6 +21,7 @@ from jaxgen.models.classical.ppca import ppca
 from jaxgen.models.diffusion.d3pm import d3pm
 from jaxgen.models.diffusion.diffusion import diffusion
 from jaxgen.models.diffusion.masked_diffusion import masked_diffusion
+from jaxgen.models.diffusion.vdm import vdm
 from jaxgen.models.energy.rbm import rbm
 from jaxgen.models.flows.real_nvp import real_nvp, real_nvp_image
 from jaxgen.transforms import dequantize, normalize, probability_flow, pull_back, resample
@@ -51,4 +52,5 @@ __all__ = [
     "train_step",
     "two_player_optimizer",
     "vae",
+    "vdm",
 ]

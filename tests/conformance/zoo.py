@@ -17,9 +17,11 @@ from jaxgen.models.classical.ppca import ppca
 from jaxgen.models.diffusion.d3pm import d3pm
 from jaxgen.models.diffusion.diffusion import diffusion
 from jaxgen.models.diffusion.masked_diffusion import masked_diffusion
+from jaxgen.models.diffusion.vdm import vdm
 from jaxgen.models.energy.rbm import log_partition, rbm
 from jaxgen.models.flows.real_nvp import real_nvp, real_nvp_image
 from jaxgen.nets.mlp import MLP
+from jaxgen.nets.monotone import Monotone
 from jaxgen.nets.time import TimeMLP
 from jaxgen.nets.tokens import TokenNet
 from jaxgen.paths import transitions
@@ -146,6 +148,12 @@ ENTRIES = [
         "d3pm",
         d3pm(TokenNet(TimeMLP((8,)), 4, 4, width=2), (3,), transitions.gaussian(4, 3), num_bound_times=2),
         levels(4, 3),
+    ),
+    Entry(
+        "vdm",
+        vdm(TimeMLP((8,), NUM_CLASSES), (2,), schedule=Monotone(4), num_steps=3, num_bound_times=2),
+        real(2),
+        conditional=True,
     ),
     Entry(
         "probability_flow",
