@@ -24,7 +24,16 @@ from jaxgen.models.diffusion.masked_diffusion import masked_diffusion
 from jaxgen.models.diffusion.vdm import vdm
 from jaxgen.models.energy.rbm import rbm
 from jaxgen.models.flows.real_nvp import real_nvp, real_nvp_image
-from jaxgen.transforms import dequantize, normalize, probability_flow, pull_back, resample
+from jaxgen.transforms import (
+    classifier_free_guidance,
+    classifier_guidance,
+    dequantize,
+    drop_condition,
+    normalize,
+    probability_flow,
+    pull_back,
+    resample,
+)
 from jaxgen.types import Batch
 
 __all__ = [
@@ -32,9 +41,12 @@ __all__ = [
     "Model",
     "TrainState",
     "bits_per_dim",
+    "classifier_free_guidance",
+    "classifier_guidance",
     "d3pm",
     "dequantize",
     "diffusion",
+    "drop_condition",
     "fit_ppca",
     "gan",
     "importance_bound",
