@@ -18,12 +18,17 @@ from jaxgen.models.adversarial.gan import gan, two_player_optimizer
 from jaxgen.models.autoencoders.vae import vae
 from jaxgen.models.classical.ppca import fit as fit_ppca
 from jaxgen.models.classical.ppca import ppca
+from jaxgen.models.diffusion.consistency import consistency
+from jaxgen.models.diffusion.continuous_consistency import continuous_consistency
 from jaxgen.models.diffusion.d3pm import d3pm
 from jaxgen.models.diffusion.diffusion import diffusion
 from jaxgen.models.diffusion.masked_diffusion import masked_diffusion
+from jaxgen.models.diffusion.mean_flow import mean_flow
+from jaxgen.models.diffusion.shortcut import shortcut
 from jaxgen.models.diffusion.vdm import vdm
 from jaxgen.models.energy.rbm import rbm
 from jaxgen.models.flows.real_nvp import real_nvp, real_nvp_image
+from jaxgen.teaching import starting_from, with_teacher
 from jaxgen.transforms import (
     classifier_free_guidance,
     classifier_guidance,
@@ -43,6 +48,8 @@ __all__ = [
     "bits_per_dim",
     "classifier_free_guidance",
     "classifier_guidance",
+    "consistency",
+    "continuous_consistency",
     "d3pm",
     "dequantize",
     "diffusion",
@@ -52,6 +59,7 @@ __all__ = [
     "importance_bound",
     "init_state",
     "masked_diffusion",
+    "mean_flow",
     "normalize",
     "ppca",
     "probability_flow",
@@ -61,8 +69,11 @@ __all__ = [
     "real_nvp_image",
     "resample",
     "score",
+    "shortcut",
+    "starting_from",
     "train_step",
     "two_player_optimizer",
     "vae",
     "vdm",
+    "with_teacher",
 ]

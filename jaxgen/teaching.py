@@ -5,15 +5,34 @@ argument and checkpoints hold them. Its `init` fills that place with fresh ones 
 step the trained ones are put there.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxgen.core import TrainState
-from jaxgen.types import Params
+from jaxgen import paths
+from jaxgen.core import Model, TrainState
+from jaxgen.paths import Path
+from jaxgen.types import Cond, Data, Params
 
-__all__ = ["starting_from", "with_teacher"]
+__all__ = ["starting_from", "teacher_denoiser", "with_teacher"]
+
+
+def teacher_denoiser(teacher: Model, path: Path) -> Callable[..., Any]:
+    """What the teacher takes for the data in x_t: `(params, x_t, t, cond) -> x0`, from its score.
+
+    Raises:
+        ValueError: if the teacher has no score.
+    """
+    if teacher.score is None:
+        raise ValueError("a teacher needs a score, and it is None")
+    score = teacher.score
+
+    def denoise(params: Params, x: Data, t: Any, cond: Cond) -> Data:
+        return paths.SCORE.to_x0(path, x, t, score(params, x, t, cond))
+
+    return denoise
 
 
 def _like(what: str, found: Params, expected: Params) -> Params:

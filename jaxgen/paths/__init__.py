@@ -53,6 +53,7 @@ from jaxgen.paths.parametrizations import (
     network_output,
     preconditioned,
     sensitivity,
+    trigflow,
 )
 from jaxgen.paths.path import Path, Time, log_snr, scales, slopes, time_of_log_snr
 from jaxgen.paths.schedules import (
@@ -126,6 +127,7 @@ __all__ = [
     "sub_variance_preserving",
     "time_of_log_snr",
     "trailing_grid",
+    "trigflow",
     "tuning_pairs",
     "uniform_grid",
     "uniform_pairs",

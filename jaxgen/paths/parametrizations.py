@@ -21,6 +21,7 @@ __all__ = [
     "network_output",
     "preconditioned",
     "sensitivity",
+    "trigflow",
 ]
 
 Network = Callable[[Any, Any], Any]
@@ -161,3 +162,28 @@ def preconditioned(*, sigma_data: float = 0.5, keep_t_min: bool = False) -> Para
         return 1 / coefficients(path, t, like)[2]
 
     return Parametrization(to_x0, from_x0, scale, lambda path, t: 0.25 * _log_noise(path, t))
+
+
+def trigflow(*, sigma_data: float = 0.5) -> Parametrization:
+    """`preconditioned`, but the network is told the angle arctan(sigma / (s alpha)), from 0 to pi / 2.
+
+    On any path this is the source's TrigFlow, with the sign of the network reversed: x0 / s = cos(a) y + sin(a) F(y, a)
+    with the angle a and y = x_t / r. The angle does not run off where hardly any data is left.
+
+    Args:
+        sigma_data: s, the standard deviation of the data.
+
+    Returns:
+        A `Parametrization`.
+
+    Raises:
+        ValueError: unless `sigma_data` is positive.
+
+    Source: Simplifying, Stabilizing and Scaling Continuous-Time Consistency Models, https://arxiv.org/abs/2410.11081.
+    """
+
+    def angle(path: Path, t: Time) -> Any:
+        t = jnp.asarray(t, jnp.float32)
+        return jnp.arctan2(path.sigma(t), sigma_data * path.alpha(t))
+
+    return preconditioned(sigma_data=sigma_data)._replace(level=angle)

@@ -14,9 +14,13 @@ from jaxgen.distributions import bernoulli_likelihood, normal_likelihood
 from jaxgen.models.adversarial.gan import gan, two_player_optimizer
 from jaxgen.models.autoencoders.vae import vae
 from jaxgen.models.classical.ppca import ppca
+from jaxgen.models.diffusion.consistency import consistency
+from jaxgen.models.diffusion.continuous_consistency import continuous_consistency
 from jaxgen.models.diffusion.d3pm import d3pm
 from jaxgen.models.diffusion.diffusion import diffusion
 from jaxgen.models.diffusion.masked_diffusion import masked_diffusion
+from jaxgen.models.diffusion.mean_flow import mean_flow
+from jaxgen.models.diffusion.shortcut import shortcut
 from jaxgen.models.diffusion.vdm import vdm
 from jaxgen.models.energy.rbm import log_partition, rbm
 from jaxgen.models.flows.real_nvp import real_nvp, real_nvp_image
@@ -25,7 +29,16 @@ from jaxgen.nets.monotone import Monotone
 from jaxgen.nets.time import TimeMLP
 from jaxgen.nets.tokens import TokenNet
 from jaxgen.paths import transitions
-from jaxgen.transforms import dequantize, normalize, probability_flow, pull_back
+from jaxgen.samplers.unipc import unipc
+from jaxgen.transforms import (
+    classifier_free_guidance,
+    dequantize,
+    drop_condition,
+    normalize,
+    probability_flow,
+    pull_back,
+    resample,
+)
 from jaxgen.types import Batch
 
 NUM = 16
@@ -136,10 +149,36 @@ ENTRIES = [
         real(2, 2),
     ),
     Entry(
-        "masked_diffusion",
-        masked_diffusion(
-            TokenNet(TimeMLP((8,), NUM_CLASSES), 4, 5, width=2), (3,), 4, num_steps=3, num_bound_times=2
+        "flow_matching",
+        diffusion(
+            TimeMLP((8,)),
+            (2,),
+            path=paths.linear(),
+            parametrization=paths.VELOCITY,
+            coupling=paths.optimal_transport_coupling(),
+            num_steps=2,
+            num_bound_times=2,
         ),
+        real(2),
+    ),
+    Entry(
+        "consistency",
+        consistency(
+            TimeMLP((8,), NUM_CLASSES),
+            (2,),
+            teacher=diffusion(TimeMLP((8,)), (2,), path=paths.karras()),
+            target_decay=0.9,
+            num_steps=2,
+        ),
+        real(2),
+        conditional=True,
+    ),
+    Entry("continuous_consistency", continuous_consistency(TimeMLP((8,)), (2,), num_warmup_steps=2), real(2)),
+    Entry("mean_flow", mean_flow(TimeMLP((8,), NUM_CLASSES), (2,)), real(2), conditional=True),
+    Entry("shortcut", shortcut(TimeMLP((8,)), (2,), num_levels=3, num_steps=2), real(2)),
+    Entry(
+        "masked_diffusion",
+        masked_diffusion(TokenNet(TimeMLP((8,), NUM_CLASSES), 4, 5, width=2), (3,), 4, num_steps=3, num_bound_times=2),
         levels(4, 3),
         optax.adam(0.1),
         conditional=True,
@@ -150,8 +189,29 @@ ENTRIES = [
         levels(4, 3),
     ),
     Entry(
+        "resample",
+        resample(diffusion(TimeMLP((8,)), (2,), path=PATH, num_steps=2), PATH, stepper=unipc(), num_steps=3),
+        real(2),
+    ),
+    Entry(
         "vdm",
         vdm(TimeMLP((8,), NUM_CLASSES), (2,), schedule=Monotone(4), num_steps=3, num_bound_times=2),
+        real(2),
+        conditional=True,
+    ),
+    Entry(
+        "guided",
+        resample(
+            classifier_free_guidance(
+                drop_condition(diffusion(TimeMLP((8,), NUM_CLASSES + 1), (2,), path=PATH), 0.3, null=NUM_CLASSES),
+                PATH,
+                null=NUM_CLASSES,
+                scale=2.0,
+                interval=(0.1, 5.0),
+            ),
+            PATH,
+            num_steps=3,
+        ),
         real(2),
         conditional=True,
     ),
