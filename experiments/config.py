@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import optax
 
-from jaxgen.core import Model
+from jaxgen.core import Model, TrainState
 
 __all__ = ["Config", "Experiment"]
 
@@ -61,6 +61,8 @@ class Experiment(NamedTuple):
             flow of a diffusion model, say).
         likelihood_protocol: what stands in the protocol of `likelihood`'s numbers (the ODE solver and its tolerance).
         sample_from: `(params, key, x) -> x`, samples of chains that start at the data `x`, where a model has chains.
+        prepare: `state -> state`, on the host before the first step, where a run begins with the parameters of another
+            (a teacher's, say).
     """
 
     model: Model
@@ -69,6 +71,7 @@ class Experiment(NamedTuple):
     likelihood: Model | None = None
     likelihood_protocol: str = ""
     sample_from: Callable[..., Any] | None = None
+    prepare: Callable[[TrainState], TrainState] | None = None
 
 
 class Evaluation(NamedTuple):

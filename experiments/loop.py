@@ -130,7 +130,10 @@ def _start(run: runs.Run, placement: Placement) -> tuple[TrainState, int]:
         state = checkpoints.restore_latest(run)
         return placement.put_state(model, state), int(state.step)
     batch = data.batch(run.dataset, run.config.seed, 0, run.config.batch_size)
-    return placement.init_state(model, tx, jax.random.key(run.config.seed), batch), 0
+    state = placement.init_state(model, tx, jax.random.key(run.config.seed), batch)
+    if run.experiment.prepare is not None:
+        state = placement.put_state(model, run.experiment.prepare(placement.get_state(model, state)))
+    return state, 0
 
 
 def _loop(run: runs.Run, placement: Placement, state: TrainState, start: int, interrupts: Interrupts) -> int:

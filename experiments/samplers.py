@@ -8,12 +8,27 @@ from jaxgen import paths
 from jaxgen.paths import Path
 from jaxgen.samplers.ddim import ddim
 from jaxgen.samplers.ddpm import ddpm
+from jaxgen.samplers.dpm_solver import dpm_solver_2m, dpm_solver_2s, dpm_solver_3m, dpm_solver_sde_2m
+from jaxgen.samplers.euler import euler
+from jaxgen.samplers.euler_maruyama import euler_maruyama
 from jaxgen.samplers.heun import heun
 from jaxgen.samplers.loop import Stepper
+from jaxgen.samplers.unipc import unipc
 
 __all__ = ["GRIDS", "STEPPERS", "grid", "num_steps", "stepper"]
 
-STEPPERS: dict[str, Callable[[], Stepper]] = {"ddim": ddim, "ddpm": ddpm, "heun": heun}
+STEPPERS: dict[str, Callable[[], Stepper]] = {
+    "ddim": ddim,
+    "ddpm": ddpm,
+    "euler": euler,
+    "heun": heun,
+    "dpm_solver_2s": dpm_solver_2s,
+    "dpm_solver_2m": dpm_solver_2m,
+    "dpm_solver_3m": dpm_solver_3m,
+    "dpm_solver_sde_2m": dpm_solver_sde_2m,
+    "unipc": unipc,
+    "euler_maruyama": euler_maruyama,
+}
 
 GRIDS: dict[str, Callable[[Path, int], Any]] = {
     "uniform": paths.uniform_grid,

@@ -9,7 +9,7 @@ import dataclasses
 
 from experiments.configs import diffusion_mnist
 
-build = diffusion_mnist.build
+SAMPLING_FIELDS, build = diffusion_mnist.SAMPLING_FIELDS, diffusion_mnist.build
 
 
 @dataclasses.dataclass(frozen=True)

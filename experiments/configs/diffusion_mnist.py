@@ -7,55 +7,59 @@ variational bound, 8 evaluations of the network for each image, and the probabil
 """
 
 import dataclasses
+from typing import Any
 
-import optax
-
-from experiments import checks, config
+from experiments import checks, images, samplers
 from experiments.config import Experiment
 from experiments.data import Dataset
 from jaxgen import paths
-from jaxgen.bijections import affine
 from jaxgen.models.diffusion.diffusion import diffusion
-from jaxgen.nets.unet import UNet
-from jaxgen.transforms import dequantize, probability_flow, pull_back
+from jaxgen.paths import Path
+from jaxgen.transforms import probability_flow
+
+SAMPLING_FIELDS = ("sampler", "grid", "num_evaluations", "likelihood_steps")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(config.Config):
+class Config(images.Config):
     """Diffusion."""
 
-    data: str = "mnist"
-    """Data set of images; `--help` lists them."""
-    steps: int = 4000
-    """Number of training steps in all (a resumed run goes on to this number)."""
-    batch_size: int = 64
-    """Examples per step, over all devices."""
-    learning_rate: float = 1e-3
-    """Step size of Adam."""
-    ema_decay: float = 0.999
-    """Decay of the moving average of the parameters that is sampled and evaluated; 0 turns it off."""
-    conditional: bool = True
-    """Condition on the labels."""
-    channels: int = 16
-    """Channels of the U-Net at full resolution, a multiple of 4; twice as many at each lower one."""
-    levels: int = 3
-    """Resolutions at which the U-Net works, each half of the one before."""
-    num_blocks: int = 1
-    """Residual blocks per resolution."""
-    num_steps: int = 50
-    """Steps of the sampler (DDIM), one evaluation of the network each."""
+    sampler: str = "ddim"
+    """Sampler: ddim, ddpm, heun, ... (`experiments.samplers` has them all)."""
+    grid: str = "uniform"
+    """Times of the sampler: uniform, quadratic, log_snr or karras."""
+    num_evaluations: int = 50
+    """Evaluations of the network for a sample; a sampler that takes several for a step takes fewer steps."""
     likelihood_steps: int = 20
     """Runge-Kutta steps of the probability flow's likelihood, four evaluations of the network each."""
 
 
 def build(config: Config, dataset: Dataset) -> Experiment:
     """Builds the diffusion model of images scaled to [-1, 1], and its probability flow."""
-    shape, num_classes = checks.image_shape(dataset, "this diffusion"), checks.num_classes(config, dataset)
-    path = paths.cosine()
-    net = UNet(config.channels, [2**i for i in range(config.levels)], config.num_blocks, num_classes=num_classes)
-    model = diffusion(net, shape, path=path, num_steps=config.num_steps)
+    return experiment(config, dataset, paths.cosine(), parametrization=paths.V)
+
+
+def experiment(config: Config, dataset: Dataset, path: Path, **options: Any) -> Experiment:
+    """Builds a model of a noise path.
+
+    Args:
+        config: sizes of the network, sampler and optimiser.
+        dataset: images.
+        path: the noise path.
+        **options: what else `jaxgen.diffusion` takes: parametrisation, weight, times, coupling.
+
+    Returns:
+        The experiment.
+    """
+    shape, net = checks.image_shape(dataset, "this diffusion"), images.unet(config, dataset)
+    stepper, grid = samplers.stepper(config.sampler), samplers.grid(config.grid)
+    num_steps = samplers.num_steps(stepper, config.num_evaluations)
+    model = diffusion(net, shape, path=path, stepper=stepper, grid=grid, num_steps=num_steps, **options)
     flow = probability_flow(model, path, num_steps=config.likelihood_steps, num_probes=1)
-    model, flow = (dequantize(pull_back(model, affine(-1.0, 2.0)), dataset.num_levels) for model in (model, flow))
-    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(config.learning_rate))
     said = f"probability flow, {config.likelihood_steps} Runge-Kutta steps even in log-SNR, 1 Hutchinson probe"
-    return Experiment(model, tx, likelihood=flow, likelihood_protocol=said)
+    return Experiment(
+        images.as_reals(model, dataset),
+        images.adam(config),
+        likelihood=images.as_reals(flow, dataset),
+        likelihood_protocol=said,
+    )

@@ -1,0 +1,144 @@
+"""Speed of diffusion against diffusers in torch, the same U-Net in both, in turns.
+
+    python -m benchmarks.peers --peer PYTHON [--channels 32] [--batch 64] [--repeats 7] [--seconds 2]
+
+PYTHON is the interpreter of an environment with torch and diffusers. Measured are a train step (of noise prediction),
+one forward pass, and samples by 50 steps of DDIM. Both networks must have the same number of parameters. Last comes
+what a sample costs in forward passes.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from benchmarks.measure import Measured, compare
+from experiments import cli, devices
+from experiments.errors import UserError
+from jaxgen import paths
+from jaxgen.core import init_state, train_step
+from jaxgen.models.diffusion.diffusion import diffusion
+from jaxgen.nets.unet import UNet
+from jaxgen.types import Batch
+
+PROG = "python -m benchmarks.peers"
+KINDS = ("train", "forward", "sample")
+SIDE, NUM_STEPS = 28, 50
+
+
+def parser() -> cli.Parser:
+    """The flags."""
+    parser = cli.Parser(PROG, description="Speed of diffusion against diffusers in torch, in turns.")
+    parser.add_argument("--peer", required=True, metavar="PYTHON", help="interpreter with torch and diffusers")
+    parser.add_argument("--channels", type=int, default=32, help="channels of the U-Net at full resolution")
+    parser.add_argument("--batch", type=int, default=64, help="images in a step or a set of samples")
+    parser.add_argument("--repeats", type=int, default=7, help="blocks that are timed, of which the median counts")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of a block, at least")
+    parser.add_argument("--json", default=None, help="file that also gets the result")
+    return parser
+
+
+def ours(channels: int, batch: int) -> tuple[int, dict[str, Callable[[], Any]]]:
+    """Number of parameters, and the three kinds of work."""
+    net, options = UNet(channels, (1, 2, 2), 2, (1,)), devices.compiler_options()
+    path, tx = paths.ddpm(), optax.adam(1e-3)
+    model = diffusion(net, (SIDE, SIDE, 1), path=path, parametrization=paths.EPS, num_steps=NUM_STEPS)
+    data = Batch(jax.random.normal(jax.random.key(0), (batch, SIDE, SIDE, 1)))
+    states = [jax.jit(lambda key: init_state(model, tx, key, data))(jax.random.key(1))]
+    params = jax.tree.map(jnp.copy, states[0].params)
+    step = jax.jit(train_step(model, tx), donate_argnums=0, compiler_options=options)
+    apply = jax.jit(lambda params, x, t: net.apply({"params": params}, x, t), compiler_options=options)
+    draw = jax.jit(lambda params, key: model.sample(params, key, batch), compiler_options=options)
+
+    def train() -> Any:
+        states[0], metrics = step(states[0], data)
+        return states[0].params, metrics
+
+    work = {
+        "train": train,
+        "forward": lambda: jax.block_until_ready(apply(params, data.x, jnp.zeros(batch))),
+        "sample": lambda: draw(params, jax.random.key(2)),
+    }
+    return sum(leaf.size for leaf in jax.tree.leaves(params)), work
+
+
+@contextlib.contextmanager
+def peer(python: str, sizes: dict[str, int]) -> Iterator[tuple[dict[str, Any], dict[str, Callable[[], Any]]]]:
+    """What the peer says of itself, and its work.
+
+    Raises:
+        UserError: if it cannot be started.
+    """
+    command = [python, str(Path(__file__).with_name("peer_diffusers.py")), json.dumps(sizes)]
+    try:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    except OSError as error:
+        raise UserError(f"--peer {python} cannot be started: {error.strerror}") from error
+    assert process.stdin is not None
+    assert process.stdout is not None
+    told, answers = process.stdin, process.stdout
+
+    def ask(kind: str) -> str:
+        told.write(kind + "\n")
+        told.flush()
+        return answers.readline()
+
+    try:
+        described = answers.readline()
+        if not described:
+            raise UserError(f"--peer {python} has no torch or no diffusers, or stopped: see its own message above")
+        yield json.loads(described), {kind: lambda kind=kind: ask(kind) for kind in KINDS}  # type: ignore[misc]
+    finally:
+        told.close()
+        process.wait()
+
+
+def table(found: dict[str, dict[str, Measured]], batch: int) -> str:
+    """Rates, the ratio, and the price of a sample in forward passes."""
+    lines = [f"{'':10}{'jaxgen/s':>12}{'diffusers/s':>14}{'ratio':>8}   images/s of jaxgen"]
+    for kind, both in found.items():
+        one, other = both["jaxgen"].rate, both["diffusers"].rate
+        lines.append(f"{kind:10}{one:12.4g}{other:14.4g}{one / other:8.2f}   {one * batch:.4g}")
+    for name in ("jaxgen", "diffusers"):
+        price = found["forward"][name].rate / found["sample"][name].rate
+        lines.append(f"{name}: {NUM_STEPS} steps cost {price:.1f} forward passes, {price / NUM_STEPS:.3f} a step")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measures both in turns and prints the table.
+
+    Raises:
+        UserError: for bad input, or if the two networks differ in size.
+    """
+    args = parser().parse(argv)
+    for name in ("channels", "batch", "repeats", "seconds"):
+        if getattr(args, name) <= 0:
+            raise UserError(f"--{name} must be above 0, got {getattr(args, name)}")
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    sizes = {"channels": args.channels, "batch": args.batch, "side": SIDE, "num_steps": NUM_STEPS, "threads": threads}
+    count, work = ours(args.channels, args.batch)
+    with peer(args.peer, sizes) as (described, theirs):
+        if count != described["params"]:
+            raise UserError(f"the networks differ: {count} parameters here, {described['params']} there")
+        both = {kind: {"jaxgen": work[kind], "diffusers": theirs[kind]} for kind in KINDS}
+        found = {kind: compare(both[kind], repeats=args.repeats, seconds=args.seconds) for kind in KINDS}
+    environment = {**devices.environment(), "peer": described["versions"], "params": count}
+    if args.json:
+        rates = {kind: {name: each.rates for name, each in pair.items()} for kind, pair in found.items()}
+        Path(args.json).write_text(json.dumps({"rates": rates, "environment": environment}) + "\n", encoding="utf-8")
+    said = ", ".join(f"{name} {version}" for name, version in described["versions"].items())
+    print(f"{environment['hardware']}\njax {jax.__version__}, {said}; {count} parameters, batch {args.batch}")
+    print(table(found, args.batch))
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main, PROG)

@@ -1,0 +1,20 @@
+"""Flow matching of the embedded 8x8 digits, given the digit.
+
+    python -m experiments.train flow_matching_digits --workdir runs/flow_matching_digits
+
+See RESULTS.md for minutes, hardware and measured numbers; none is published for this data.
+"""
+
+import dataclasses
+
+from experiments.configs import diffusion_digits, flow_matching_mnist
+
+SAMPLING_FIELDS, build = flow_matching_mnist.SAMPLING_FIELDS, flow_matching_mnist.build
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(diffusion_digits.Config):
+    """Flow matching."""
+
+    sampler: str = "euler"
+    """Sampler: euler, heun, ... (`experiments.samplers` has them all)."""

@@ -1,0 +1,33 @@
+"""MeanFlow of 28x28 images, given the digit: a U-Net learns mean velocities, and one step makes an image.
+
+    python -m experiments.train mean_flow_mnist --workdir runs/mean_flow_mnist
+
+See RESULTS.md for minutes, hardware and measured numbers. Source: Mean Flows for One-step Generative Modeling,
+https://arxiv.org/abs/2505.13447.
+"""
+
+import dataclasses
+
+from experiments import checks, images
+from experiments.config import Experiment
+from experiments.data import Dataset
+from jaxgen.models.diffusion.mean_flow import mean_flow
+
+SAMPLING_FIELDS = ("num_evaluations",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(images.Config):
+    """MeanFlow."""
+
+    instant_share: float = 0.75
+    """Share of the batch whose interval of time is empty: ordinary flow matching."""
+    num_evaluations: int = 1
+    """Evaluations of the network for a sample."""
+
+
+def build(config: Config, dataset: Dataset) -> Experiment:
+    """Builds the MeanFlow model of images scaled to [-1, 1]."""
+    shape, net = checks.image_shape(dataset, "this MeanFlow"), images.unet(config, dataset)
+    model = mean_flow(net, shape, instant_share=config.instant_share, num_steps=config.num_evaluations)
+    return Experiment(images.as_reals(model, dataset), images.adam(config))

@@ -1,0 +1,64 @@
+"""What the configs of noise paths on images share: a U-Net, images as reals in [-1, 1], and Adam."""
+
+import dataclasses
+
+import optax
+
+from experiments import checks, config
+from experiments.data import Dataset
+from jaxgen.bijections import affine
+from jaxgen.core import Model
+from jaxgen.nets.unet import UNet
+from jaxgen.transforms import dequantize, pull_back
+
+__all__ = ["Config", "adam", "as_reals", "unet"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(config.Config):
+    """Fields of the network and its training."""
+
+    data: str = "mnist"
+    """Data set of images; `--help` lists them."""
+    steps: int = 4000
+    """Number of training steps in all (a resumed run goes on to this number)."""
+    batch_size: int = 64
+    """Examples per step, over all devices."""
+    learning_rate: float = 1e-3
+    """Step size of Adam."""
+    ema_decay: float = 0.999
+    """Decay of the moving average of the parameters that is sampled and evaluated; 0 turns it off."""
+    conditional: bool = True
+    """Condition on the labels."""
+    channels: int = 16
+    """Channels of the U-Net at full resolution, a multiple of 4; twice as many at each lower one."""
+    levels: int = 3
+    """Resolutions at which the U-Net works, each half of the one before."""
+    num_blocks: int = 1
+    """Residual blocks per resolution."""
+
+
+def unet(config: Config, dataset: Dataset, *, num_nulls: int = 0) -> UNet:
+    """The U-Net of a config.
+
+    Args:
+        config: its sizes.
+        dataset: images; their labels where the config is conditional.
+        num_nulls: labels besides those of the data, which stand for none.
+
+    Raises:
+        UserError: if the config asks for labels that the data does not have.
+    """
+    classes = checks.num_classes(config, dataset)
+    num_classes = classes + num_nulls if classes else 0
+    return UNet(config.channels, [2**i for i in range(config.levels)], config.num_blocks, num_classes=num_classes)
+
+
+def as_reals(model: Model, dataset: Dataset) -> Model:
+    """A model of raw images, of one of reals in [-1, 1]: scaled, with uniform dequantisation."""
+    return dequantize(pull_back(model, affine(-1.0, 2.0)), dataset.num_levels)
+
+
+def adam(config: Config) -> optax.GradientTransformation:
+    """Adam at a constant step size, gradients clipped to norm 1."""
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(config.learning_rate))

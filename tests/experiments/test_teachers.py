@@ -1,0 +1,49 @@
+"""A run teaches another: its averaged parameters arrive, unchanged, and a run that does not fit is refused."""
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import checkpoints, runs, train, trained
+from experiments.errors import UserError
+
+SIZES = ["--channels", "4", "--levels", "1", "--batch-size", "8", "--parallel", "jit"]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("teacher") / "diffusion"
+    assert train.main(["diffusion_digits", "--workdir", str(directory), "--steps", "2", *SIZES]) == 0
+    return directory
+
+
+def test_the_teachers_parameters_arrive_and_stay(teacher, tmp_path):
+    """They lie in the carry, as they were, also after a step; the student has moved away from them."""
+    argv = ["consistency_digits", "--workdir", str(tmp_path), "--teacher", str(teacher), "--steps", "1", *SIZES]
+    assert train.main(argv) == 0
+    state = checkpoints.restore_latest(runs.open_run(tmp_path))
+    expected = trained.open_trained(str(teacher)).params
+    jax.tree.map(np.testing.assert_array_equal, state.carry["teacher"], expected)
+    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), state.params, expected)
+    assert 0 < max(jax.tree.leaves(moved)) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--channels", "8"], "has channels=4: give this run the same, it has 8"),
+        (["--data", "digits_threshold"], "has data='digits': give"),
+        (["--teacher", "nowhere"], "nowhere is not a run directory"),
+    ],
+)
+def test_a_teacher_that_does_not_fit_is_refused(teacher, tmp_path, flags, message):
+    with pytest.raises(UserError, match=message):
+        train.main(
+            ["consistency_digits", "--workdir", str(tmp_path / "run"), "--teacher", str(teacher), *SIZES, *flags]
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_another_config_is_no_teacher(plain_run, tmp_path):
+    with pytest.raises(UserError, match="is a run of known_digits: expected one of diffusion"):
+        train.main(["consistency_digits", "--workdir", str(tmp_path / "run"), "--teacher", str(plain_run)])
