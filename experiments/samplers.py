@@ -15,7 +15,7 @@ from jaxgen.samplers.heun import heun
 from jaxgen.samplers.loop import Stepper
 from jaxgen.samplers.unipc import unipc
 
-__all__ = ["GRIDS", "STEPPERS", "grid", "num_steps", "stepper"]
+__all__ = ["GRIDS", "STEPPERS", "grid", "num_steps", "options", "stepper"]
 
 STEPPERS: dict[str, Callable[[], Stepper]] = {
     "ddim": ddim,
@@ -72,3 +72,13 @@ def num_steps(stepper: Stepper, num_evaluations: int) -> int:
         least = f"at least {stepper.num_evaluations}, for one step of this sampler"
         raise UserError(f"--num-evaluations must be {least}, got {num_evaluations}")
     return num_evaluations // stepper.num_evaluations
+
+
+def options(sampler: str, grid_name: str, num_evaluations: int) -> dict[str, Any]:
+    """`stepper`, `grid` and `num_steps`, as `jaxgen.diffusion` and `jaxgen.resample` take them.
+
+    Raises:
+        UserError: if a name is unknown, or the evaluations do not make a step.
+    """
+    chosen = stepper(sampler)
+    return {"stepper": chosen, "grid": grid(grid_name), "num_steps": num_steps(chosen, num_evaluations)}

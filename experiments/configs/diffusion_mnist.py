@@ -12,12 +12,13 @@ from typing import Any
 from experiments import checks, images, samplers
 from experiments.config import Experiment
 from experiments.data import Dataset
+from experiments.errors import UserError
 from jaxgen import paths
 from jaxgen.models.diffusion.diffusion import diffusion
 from jaxgen.paths import Path
-from jaxgen.transforms import probability_flow
+from jaxgen.transforms import classifier_free_guidance, drop_condition, probability_flow, resample
 
-SAMPLING_FIELDS = ("sampler", "grid", "num_evaluations", "likelihood_steps")
+SAMPLING_FIELDS = ("sampler", "grid", "num_evaluations", "guidance", "likelihood_steps")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,10 @@ class Config(images.Config):
     """Times of the sampler: uniform, quadratic, log_snr or karras."""
     num_evaluations: int = 50
     """Evaluations of the network for a sample; a sampler that takes several for a step takes fewer steps."""
+    condition_dropout: float = 0.0
+    """Share of the labels that are left out in training, so that samples can be guided; 0.1 to 0.2 is usual."""
+    guidance: float = 1.0
+    """Scale of classifier-free guidance; 1 for none. A guided step takes one evaluation with and one without label."""
     likelihood_steps: int = 20
     """Runge-Kutta steps of the probability flow's likelihood, four evaluations of the network each."""
 
@@ -51,15 +56,28 @@ def experiment(config: Config, dataset: Dataset, path: Path, **options: Any) -> 
     Returns:
         The experiment.
     """
-    shape, net = checks.image_shape(dataset, "this diffusion"), images.unet(config, dataset)
-    stepper, grid = samplers.stepper(config.sampler), samplers.grid(config.grid)
-    num_steps = samplers.num_steps(stepper, config.num_evaluations)
-    model = diffusion(net, shape, path=path, stepper=stepper, grid=grid, num_steps=num_steps, **options)
+    shape = checks.image_shape(dataset, "this diffusion")
+    net = images.unet(config, dataset, num_nulls=int(config.condition_dropout > 0))
+    sampling = samplers.options(config.sampler, config.grid, config.num_evaluations)
+    model = diffusion(net, shape, path=path, **sampling, **options)
+    if config.condition_dropout or config.guidance != 1:
+        _check_guided(config)
+        model = drop_condition(model, config.condition_dropout, null=dataset.num_classes)
     flow = probability_flow(model, path, num_steps=config.likelihood_steps, num_probes=1)
     said = f"probability flow, {config.likelihood_steps} Runge-Kutta steps even in log-SNR, 1 Hutchinson probe"
+    if config.guidance != 1:
+        guided = classifier_free_guidance(model, path, null=dataset.num_classes, scale=config.guidance)
+        model = model._replace(sample=resample(guided, path, **sampling).sample)
     return Experiment(
         images.as_reals(model, dataset),
         images.adam(config),
         likelihood=images.as_reals(flow, dataset),
         likelihood_protocol=said,
     )
+
+
+def _check_guided(config: Config) -> None:
+    if not config.conditional:
+        raise UserError("--guidance and --condition-dropout need labels: pass --conditional True")
+    if not 0 < config.condition_dropout < 1:
+        raise UserError(f"--guidance needs a --condition-dropout between 0 and 1, got {config.condition_dropout}")

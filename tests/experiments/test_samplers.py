@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 import pytest
 
-from experiments import samplers
+from experiments import data, samplers
+from experiments.configs import diffusion_digits
 from experiments.errors import UserError
 from jaxgen import paths
 
@@ -18,6 +19,21 @@ def test_no_more_evaluations_than_asked_for(name):
 @pytest.mark.parametrize("name", samplers.GRIDS)
 def test_grids_fall(name):
     assert (jnp.diff(samplers.grid(name)(paths.cosine(), 8)) < 0).all()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"guidance": 2.0, "conditional": False}, "--guidance and --condition-dropout need labels"),
+        ({"guidance": 2.0}, "--guidance needs a --condition-dropout between 0 and 1, got 0.0"),
+        ({"condition_dropout": 1.5}, "got 1.5"),
+        ({"num_evaluations": 1, "sampler": "heun"}, "at least 2"),
+    ],
+)
+def test_a_diffusion_that_cannot_be_sampled_so_is_refused(fields, message):
+    dataset = data.load("digits")
+    with pytest.raises(UserError, match=message):
+        diffusion_digits.build(diffusion_digits.Config(**fields), dataset)
 
 
 @pytest.mark.parametrize(
