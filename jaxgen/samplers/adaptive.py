@@ -136,8 +136,8 @@ def solve(
         limit = jnp.where(taken & ~state.rejected, 10.0, 1.0)
         factor = jnp.clip(0.9 * jnp.maximum(size, 1e-10) ** -0.2, 0.2, limit)
         t = jnp.where(last, end, state.t + h)
-        new = jax.tree.map(lambda a, b: jnp.where(taken, a, b), (y, slope, t), (state.y, state.slope, state.t))
-        return _State(*new, h * jnp.where(jnp.isnan(size), 0.2, factor), ~taken, state.num_steps + 1)
+        y, slope, t = (jnp.where(taken, new, old) for new, old in zip((y, slope, t), state[:3], strict=True))
+        return _State(y, slope, t, h * jnp.where(jnp.isnan(size), 0.2, factor), ~taken, state.num_steps + 1)
 
     slope = slope_of(flat, start)
     h = _first_length(slope_of, flat, slope, start, end, rtol, atol)

@@ -7,8 +7,8 @@ r"""DPM-Solver++: the probability flow, solved exactly but for x0, whose course 
     (5)  stochastic 2M:        (3), moved by `moves.refresh` in place of `moves.follow`
 
 The deterministic ones have the order in their name, in either direction of time. (4) is the mean of the parabola, and
-of third order. The source's code halves the share of the parabola's bend, and diffusers and k-diffusion after it,
-which makes it one of second order.
+of third order. Code in circulation, that of diffusers with it, halves the share of the parabola's bend, which makes it
+one of second order.
 
 Source: DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models,
 https://arxiv.org/abs/2211.01095, algorithms 1 and 2 and appendix A.

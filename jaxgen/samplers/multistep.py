@@ -64,15 +64,15 @@ def settled(h: Length) -> Any:
 
 def line(h: Length, x0: Data, past: Past) -> Data:
     """(1)."""
-    mean = x0 + 0.5 * h * (x0 - past.x0s[0]) / past.gaps[0]
-    return jnp.where(settled(h), mean, x0)
+    return x0 + 0.5 * jnp.where(settled(h), h, 0.0) * (x0 - past.x0s[0]) / past.gaps[0]
 
 
 def parabola(h: Length, x0: Data, second: tuple[Length, Data], third: tuple[Length, Data]) -> Data:
     """(2), with two more nodes `(u, x0 at u)`."""
     (b, x_b), (c, x_c) = second, third
-    phi = -jnp.expm1(-h)
-    m_1, m_2 = (h - phi) / phi, (h * h - 2 * h + 2 * phi) / phi
+    length = jnp.where(settled(h), h, 1.0)
+    phi = -jnp.expm1(-length)
+    m_1, m_2 = (length - phi) / phi, (length * length - 2 * length + 2 * phi) / phi
     slope = (x_b - x0) / b
     bend = ((x_c - x_b) / (c - b) - slope) / c
     return jnp.where(settled(h), x0 + slope * m_1 + bend * (m_2 - b * m_1), x0)
