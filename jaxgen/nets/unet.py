@@ -1,74 +1,33 @@
 """The U-Net of diffusion models: residual blocks, group norm, self-attention, embeddings of noise level and class.
 
-Sources: Denoising Diffusion Probabilistic Models, https://arxiv.org/abs/2006.11239, appendix B (its shape and its
-parameter count); Diffusion Models Beat GANs, https://arxiv.org/abs/2105.05233 (class embedding added to that of time).
+One network in the styles of `nets.blocks`, which also names the sources: `DDPM`, `DDPM_PLUS`, `NCSN_PLUS` and `ADM`.
+Its parameter counts are the published ones.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Num
 
-from jaxgen.nets.time import time_features
+from jaxgen.nets.blocks import (
+    DDPM,
+    AttentionBlock,
+    Embedding,
+    Image,
+    ResidualBlock,
+    Size,
+    Style,
+    embed,
+    halved,
+    norm,
+    resize,
+)
 from jaxgen.types import Cond
 
 __all__ = ["UNet"]
-
-Image = Float[Array, "n _ _ _"]
-
-
-def _norm(x: Image, dtype: Any) -> Image:
-    """Group norm of up to 32 groups (a power of two) of at least 4 channels, statistics in float32."""
-    return nn.GroupNorm(num_groups=math.gcd(32, x.shape[-1] // 4), dtype=dtype)(x)
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions around which the input is carried; the second starts at zero.
-
-    Attributes:
-        channels: number of output channels.
-        dtype: type of the computation; parameters are float32.
-    """
-
-    channels: int
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Image, embedding: Float[Array, "n features"]) -> Image:
-        """Maps `x [n, h, w, c]` and an embedding `[n, features]` to `[n, h, w, channels]`."""
-        h = nn.Conv(self.channels, (3, 3), dtype=self.dtype)(nn.silu(_norm(x, self.dtype)))
-        h += nn.Dense(self.channels, dtype=self.dtype)(nn.silu(embedding))[:, None, None]
-        h = nn.silu(_norm(h, self.dtype))
-        h = nn.Conv(self.channels, (3, 3), kernel_init=nn.initializers.zeros, dtype=self.dtype)(h)
-        if x.shape[-1] != self.channels:
-            x = nn.Dense(self.channels, dtype=self.dtype)(x)
-        return x + h
-
-
-class AttentionBlock(nn.Module):
-    """Self-attention over all positions, carried around; its output starts at zero.
-
-    Attributes:
-        head_width: channels of one head; at least one head.
-        dtype: type of the computation; parameters are float32.
-    """
-
-    head_width: int = 64
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Image) -> Image:
-        """Maps `x [n, h, w, c]` to the same shape."""
-        n, height, width, channels = x.shape
-        heads = max(1, channels // self.head_width)
-        h = nn.Dense(3 * channels, dtype=self.dtype)(_norm(x, self.dtype))
-        query, key, value = jnp.split(h.reshape(n, height * width, 3 * heads, channels // heads), 3, axis=2)
-        h = jax.nn.dot_product_attention(query, key, value).reshape(x.shape)
-        return x + nn.Dense(channels, kernel_init=nn.initializers.zeros, dtype=self.dtype)(h)
 
 
 class UNet(nn.Module):
@@ -85,6 +44,13 @@ class UNet(nn.Module):
         num_classes: number of labels; 0 for none.
         out_channels: channels of the output; those of the input by default.
         dtype: type of the computation; parameters and output are float32.
+        style: how blocks are built, `DDPM`, `DDPM_PLUS`, `NCSN_PLUS` or `ADM` of `nets.blocks`, or one's own.
+        remat: recompute the inside of every block in the backward pass: less memory for one more forward pass.
+        attention: `(query, key, value) -> mixed values`, each `[n, positions, heads, width]`; on a GPU, in bfloat16,
+            `functools.partial(jax.nn.dot_product_attention, implementation="cudnn")` is a fused kernel.
+
+    Raises:
+        ValueError: if `channels` is no positive multiple of 4, or a level of `attention_at` does not exist.
     """
 
     channels: int = 32
@@ -94,49 +60,85 @@ class UNet(nn.Module):
     num_classes: int = 0
     out_channels: int | None = None
     dtype: Any = jnp.float32
+    style: Style = DDPM
+    remat: bool = False
+    attention: Callable[..., Any] = jax.nn.dot_product_attention
+
+    def __post_init__(self) -> None:
+        if self.channels < 4 or self.channels % 4:
+            raise ValueError(f"channels must be a positive multiple of 4, got {self.channels}")
+        if not set(self.attention_at) <= set(range(len(self.multipliers))):
+            levels = len(self.multipliers)
+            raise ValueError(f"attention_at must name levels 0 to {levels - 1}, got {tuple(self.attention_at)}")
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Image, t: Num[Array, "n *k"], cond: Cond = None) -> Image:
-        """Maps `x [n, h, w, c]`, levels `t [n]` or `[n, k]` and labels `cond [n]` to `[n, h, w, out_channels]`."""
+        """Maps `x [n, h, w, c]`, levels `t [n]` or `[n, k]` and labels `cond [n]` to `[n, h, w, out_channels]`.
+
+        Raises:
+            ValueError: if there are classes and no label.
+        """
         out_channels = self.out_channels or x.shape[-1]
         embedding = self._embed(t, cond)
-        h = nn.Conv(self.channels, (3, 3), dtype=self.dtype)(x)
+        h, image = nn.Conv(self.channels, (3, 3), dtype=self.dtype)(x), x
         skips = [h]
         for level in range(len(self.multipliers)):
             if level > 0:
-                h = nn.Conv(h.shape[-1], (3, 3), strides=2, dtype=self.dtype)(h)
+                h = self._halve(h, embedding)
+                if self.style.residual_input:
+                    h = image = self._add_image(h, image)
                 skips.append(h)
             for _ in range(self.num_blocks):
-                h = self._block(h, embedding, level)
+                h = self._block(h, embedding, level, attend=level in self.attention_at)
                 skips.append(h)
-        h = ResidualBlock(h.shape[-1], self.dtype)(h, embedding)
-        h = AttentionBlock(dtype=self.dtype)(h)
-        h = ResidualBlock(h.shape[-1], self.dtype)(h, embedding)
+        h = self._block(h, embedding, -1, attend=True)
+        h = self._block(h, embedding, -1, attend=False)
         for level in reversed(range(len(self.multipliers))):
-            for _ in range(self.num_blocks + 1):
-                h = self._block(jnp.concatenate([h, skips.pop()], axis=-1), embedding, level)
+            for index in range(self.num_blocks + 1):
+                attend = level in self.attention_at and (index == self.num_blocks or not self.style.attention_up_once)
+                h = self._block(jnp.concatenate([h, skips.pop()], axis=-1), embedding, level, attend=attend)
             if level > 0:
-                h = nn.Conv(h.shape[-1], (3, 3), dtype=self.dtype)(_double(h, skips[-1].shape))
-        h = nn.silu(_norm(h, self.dtype))
+                h = self._double(h, embedding, skips[-1])
+        h = nn.silu(norm(h, self.style, self.dtype))
         h = nn.Conv(out_channels, (3, 3), kernel_init=nn.initializers.zeros, dtype=self.dtype, name="out")(h)
         return h.astype(jnp.float32)
 
-    def _embed(self, t: Num[Array, "n *k"], cond: Cond) -> Float[Array, "n features"]:
+    def _embed(self, t: Num[Array, "n *k"], cond: Cond) -> Embedding:
         """Embedding of the noise level, and of the class if there are classes."""
+        features = self.style.features(t, self.style.feature_multiple * self.channels)
         width = 4 * self.channels
-        h = nn.Dense(width, dtype=self.dtype)(time_features(t, self.channels))
-        h = nn.Dense(width, dtype=self.dtype)(nn.silu(h))
-        if self.num_classes == 0:
-            return h
-        if cond is None:
-            raise ValueError(f"a network of {self.num_classes} classes needs a label for every example, got cond=None")
-        return h + nn.Embed(self.num_classes, width, dtype=self.dtype)(cond)
+        return embed(features, cond, width=width, num_classes=self.num_classes, dtype=self.dtype)
 
-    def _block(self, x: Image, embedding: Float[Array, "n features"], level: int) -> Image:
-        h = ResidualBlock(self.channels * self.multipliers[level], self.dtype)(x, embedding)
-        return AttentionBlock(dtype=self.dtype)(h) if level in self.attention_at else h
+    def _block(self, x: Image, embedding: Embedding, level: int, *, attend: bool) -> Image:
+        """A residual block with the width of a level (-1: the last), and attention."""
+        width = self.channels * self.multipliers[level] if self.multipliers else self.channels
+        h = self._lift(ResidualBlock)(width, self.style, dtype=self.dtype)(x, embedding)
+        return self._lift(AttentionBlock)(self.style, self.attention, self.dtype)(h) if attend else h
 
+    def _halve(self, x: Image, embedding: Embedding) -> Image:
+        if self.style.resample_blocks:
+            return self._resample(x, embedding, halved(x))
+        return nn.Conv(x.shape[-1], (3, 3), strides=2, dtype=self.dtype)(x)
 
-def _double(x: Image, shape: tuple[int, ...]) -> Image:
-    """Repeats every pixel twice in both directions and crops to the height and width of `shape`."""
-    return x.repeat(2, axis=1).repeat(2, axis=2)[:, : shape[1], : shape[2]]
+    def _double(self, x: Image, embedding: Embedding, like: Image) -> Image:
+        size = (like.shape[1], like.shape[2])
+        if self.style.resample_blocks:
+            return self._resample(x, embedding, size)
+        return nn.Conv(x.shape[-1], (3, 3), dtype=self.dtype)(resize(x, size, smooth=self.style.smooth))
+
+    def _resample(self, x: Image, embedding: Embedding, size: Size) -> Image:
+        return self._lift(ResidualBlock)(x.shape[-1], self.style, size, self.dtype)(x, embedding)
+
+    def _add_image(self, x: Image, image: Image) -> Image:
+        """Adds the image of the level above, convolved and halved."""
+        h = nn.Conv(x.shape[-1], (3, 3), dtype=self.dtype)(image)
+        return self.style.skip_scale * (x + resize(h, halved(image), smooth=self.style.smooth))
+
+    def _lift(self, block: Any) -> Any:
+        """The class of a block, under `remat` with the same name, so that the tree of parameters is the same."""
+        if not self.remat:
+            return block
+        lifted = nn.remat(block)
+        lifted.__name__ = block.__name__
+        return lifted

@@ -5,13 +5,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import signal, stats
 
 from jaxgen.nets import pure
-from jaxgen.nets.time import TimeMLP, time_features
-from jaxgen.nets.unet import AttentionBlock, UNet
+from jaxgen.nets.blocks import ADM, DDPM, DDPM_PLUS, NCSN_PLUS, AttentionBlock, resize
+from jaxgen.nets.time import TimeMLP, fourier_features, time_features
+from jaxgen.nets.unet import UNet
 
 KEY = jax.random.key(0)
 SMALL = UNet(8, (1, 2), num_classes=3, attention_at=(1,))
+COUNTS = {"Conv": 3, "Dense": 2, "Embed": 1, "GroupNorm": 1, "ResidualBlock": 8, "AttentionBlock": 4}
+PINNED = [-0.13548261, 0.27068937, 0.21343993, 0.31870383, 0.20684788]
 
 
 def random_params(net, *inputs):
@@ -21,18 +25,33 @@ def random_params(net, *inputs):
     return jax.tree.map(lambda leaf: jnp.asarray(0.2 * rng.normal(size=leaf.shape), leaf.dtype), shapes)
 
 
-def test_size_equals_the_published_one():
-    """DDPM's network of 32x32 images: 35.7 million parameters (35,746,307 in its public checkpoint)."""
-    net = UNet(128, (1, 2, 2, 2), num_blocks=2, attention_at=(1,))
-    x = jnp.zeros((1, 32, 32, 3))
-    params = jax.eval_shape(lambda: pure.init(net, KEY, x, jnp.zeros(1)))
-    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 35_746_307
+SIZES = {
+    "ddpm": (UNet(128, (1, 2, 2, 2), 2, (1,)), 32, 35_746_307),
+    "ddpm++": (UNet(128, (1, 2, 2, 2), 4, (1,), style=DDPM_PLUS), 32, 61_804_419),
+    "ddpm++ of EDM": (UNet(128, (2, 2, 2), 4, (1,), style=DDPM_PLUS), 32, 55_732_739),
+    "ncsn++": (UNet(128, (1, 2, 2, 2), 4, (1,), style=NCSN_PLUS), 32, 62_758_787),
+    "ncsn++ of EDM": (UNet(128, (2, 2, 2), 4, (1,), style=NCSN_PLUS), 32, 56_395_523),
+    "adm 64": (UNet(192, (1, 2, 3, 4), 3, (1, 2, 3), 1000, style=ADM), 64, 295_899_267),
+    "adm 256": (UNet(256, (1, 1, 2, 2, 4, 4), 2, (3, 4, 5), 1000, 6, style=ADM), 256, 553_838_086),
+}
 
 
-@pytest.mark.parametrize("shape", [(28, 28, 1), (8, 8, 1), (7, 5, 3)])
-def test_shapes(shape):
+@pytest.mark.parametrize(("net", "side", "published"), SIZES.values(), ids=SIZES.keys())
+def test_size_equals_the_published_one(net, side, published):
+    """DDPM: its public checkpoint. DDPM++, NCSN++, ADM 64: counted in EDM's code, its labels of augmentations left out.
+
+    ADM 256: 553.8 million in the paper.
+    """
+    x, t, cond = jnp.zeros((1, side, side, 3)), jnp.zeros(1), jnp.zeros(1, jnp.int32)
+    params = jax.eval_shape(lambda: pure.init(net, KEY, x, t, cond))
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == published
+
+
+@pytest.mark.parametrize("style", [DDPM, ADM, NCSN_PLUS], ids=["ddpm", "adm", "ncsn++"])
+@pytest.mark.parametrize("shape", [(28, 28, 1), (7, 5, 3)])
+def test_shapes(style, shape):
     x, t, cond = jnp.zeros((2, *shape)), jnp.zeros(2), jnp.zeros(2, jnp.int32)
-    net = UNet(8, (1, 2, 2))
+    net = UNet(8, (1, 2, 2), style=style)
     chex.assert_shape(jax.eval_shape(lambda: net.init_with_output(KEY, x, t, cond)[0]), (2, *shape))
 
 
@@ -69,9 +88,51 @@ def test_bfloat16_computes_with_float32_parameters(inputs, apply):
     assert 0 < abs(ours - exact).max() < 0.05 * abs(exact).max()
 
 
+def test_outputs_of_trained_networks_stay(inputs, apply):
+    """Checkpoints of the default style exist: the tree of parameters and what it computes are pinned."""
+    params = random_params(SMALL, *inputs)
+    names = [f"{name}_{i}" for name, num in COUNTS.items() for i in range(num)]
+    assert sorted(params) == sorted([*names, "out"])
+    np.testing.assert_allclose(apply(params, *inputs).ravel()[::17], PINNED, rtol=1e-4, atol=1e-6)
+
+
+def test_remat_changes_no_number(inputs):
+    """Same parameters, output and gradients; fewer numbers are kept for the backward pass."""
+    net = UNet(8, (), num_classes=3, style=ADM)
+    params, kept = random_params(net, *inputs), []
+
+    def run(net):
+        f = lambda params: (pure.apply(net, params, *inputs) ** 2).sum()  # noqa: E731
+        residuals = jax.eval_shape(lambda params: jax.vjp(f, params)[1], params)
+        kept.append(sum(leaf.size for leaf in jax.tree.leaves(residuals)))
+        return jax.jit(jax.value_and_grad(f))(params)
+
+    chex.assert_trees_all_close(run(net), run(net.clone(remat=True)), rtol=1e-4, atol=1e-4)
+    assert kept[1] < 0.5 * kept[0]
+
+
+def test_smooth_resizing_is_the_filter_of_ncsn():
+    """Correlation by scipy with (1, 3, 3, 1) along both sides, off the border; doubling is its transpose."""
+    taps, x = np.array([1, 3, 3, 1]) / 8, jax.random.normal(KEY, (1, 8, 8, 1))
+    window = np.outer(taps, taps)
+    half = signal.correlate2d(np.pad(x[0, :, :, 0], 1), window, mode="valid")[::2, ::2]
+    np.testing.assert_allclose(resize(x, (4, 4), smooth=True)[0, 1:-1, 1:-1, 0], half[1:-1, 1:-1], rtol=1e-5)
+    spread = np.zeros((16, 16))
+    spread[::2, ::2] = x[0, :, :, 0]
+    double = 4 * signal.convolve2d(spread, window)[1:17, 1:17]
+    np.testing.assert_allclose(resize(x, (16, 16), smooth=True)[0, 2:-2, 2:-2, 0], double[2:-2, 2:-2], atol=1e-5)
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="positive multiple of 4, got 6"):
+        UNet(6)
+    with pytest.raises(ValueError, match=r"levels 0 to 1, got \(2,\)"):
+        UNet(8, (1, 2), attention_at=(2,))
+
+
 def test_attention_equals_its_formula():
     """softmax(q k^T / sqrt(width)) v, written out for two heads."""
-    x, net = jax.random.normal(KEY, (1, 2, 3, 8)), AttentionBlock(head_width=4)
+    x, net = jax.random.normal(KEY, (1, 2, 3, 8)), AttentionBlock(DDPM._replace(head_width=4))
     params = random_params(net, x)
     rows = np.asarray(x, np.float64).reshape(6, 2, 4)
     scale = np.sqrt(rows.var((0, 2)) + 1e-6)[:, None]
@@ -89,6 +150,13 @@ def test_attention_equals_its_formula():
 def test_missing_label_is_an_error():
     with pytest.raises(ValueError, match="3 classes"):
         jax.eval_shape(lambda: pure.init(SMALL, KEY, jnp.zeros((1, 6, 6, 1)), jnp.zeros(1), None))
+
+
+def test_fourier_features_have_the_distribution_of_draws():
+    """Frequencies, read off at a small time, against the half-normal law, whose sign does not matter."""
+    sines = fourier_features(jnp.array([1e-4]), 2000, scale=16.0)[0, 1000:]
+    frequencies = np.arcsin(np.asarray(sines)) / (2 * np.pi * 1e-4)
+    assert stats.kstest(frequencies, stats.halfnorm(scale=16).cdf).statistic < 0.01
 
 
 def test_time_features_are_cosines_and_sines():

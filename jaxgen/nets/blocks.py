@@ -1,0 +1,191 @@
+"""The parts of a U-Net: residual and attention blocks, and the style in which they are built.
+
+Sources: Denoising Diffusion Probabilistic Models, https://arxiv.org/abs/2006.11239, appendix B (DDPM); Score-Based
+Generative Modeling through Stochastic Differential Equations, https://arxiv.org/abs/2011.13456, appendix H (DDPM++ and
+NCSN++); Diffusion Models Beat GANs on Image Synthesis, https://arxiv.org/abs/2105.05233, section 3 (ADM).
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from jaxgen.nets.time import fourier_features, time_features
+from jaxgen.types import Cond
+
+__all__ = [
+    "ADM",
+    "DDPM",
+    "DDPM_PLUS",
+    "NCSN_PLUS",
+    "AttentionBlock",
+    "ResidualBlock",
+    "Style",
+    "embed",
+    "halved",
+    "norm",
+    "resize",
+]
+
+Image = Float[Array, "n _ _ _"]
+Embedding = Float[Array, "n _"]
+Size = tuple[int, int]
+
+
+def powers_of_two(channels: int) -> int:
+    """Groups of a normalisation: up to 32, a power of two, as many as leave each a multiple of 4 channels."""
+    return math.gcd(32, channels // 4)
+
+
+def as_many_as_fit(channels: int) -> int:
+    """Groups of a normalisation: up to 32, of at least 4 channels."""
+    return max(groups for groups in range(1, 33) if channels % groups == 0 and 4 * groups <= channels)
+
+
+class Style(NamedTuple):
+    """In what the published U-Nets differ, but for their sizes.
+
+    Attributes:
+        scale_shift: the embedding scales and shifts the normalised channels of a block; otherwise it shifts the others.
+        skip_scale: factor of every sum of a branch and what is carried around it.
+        resample_blocks: residual blocks halve and double the sides; otherwise single convolutions do.
+        project_resampled: what is carried around such a block goes through a 1x1 convolution.
+        smooth: sides are halved and doubled by linear interpolation; otherwise by means and copies of pixels.
+        residual_input: the image, halved along with the levels through convolutions, is added to each level.
+        attention_up_once: attention follows only the last block of a level on the way up.
+        head_width: channels of one attention head; `None` for a single head.
+        features: `(t, num) -> features [n, num]` of the noise level.
+        feature_multiple: their number, in units of the channels of the first level.
+        num_groups: `channels -> groups` of the group norm.
+    """
+
+    scale_shift: bool = False
+    skip_scale: float = 1.0
+    resample_blocks: bool = False
+    project_resampled: bool = False
+    smooth: bool = False
+    residual_input: bool = False
+    attention_up_once: bool = False
+    head_width: int | None = 64
+    features: Callable[[Any, int], Any] = time_features
+    feature_multiple: int = 1
+    num_groups: Callable[[int], int] = powers_of_two
+
+
+DDPM = Style()
+"""Ho, Jain and Abbeel, with heads of 64 channels where they have one."""
+
+ADM = Style(scale_shift=True, resample_blocks=True, num_groups=as_many_as_fit)
+"""Dhariwal and Nichol."""
+
+DDPM_PLUS = Style(
+    skip_scale=math.sqrt(0.5),
+    resample_blocks=True,
+    project_resampled=True,
+    attention_up_once=True,
+    head_width=None,
+    num_groups=as_many_as_fit,
+)
+"""Song and others, for variance-preserving paths."""
+
+NCSN_PLUS = DDPM_PLUS._replace(smooth=True, residual_input=True, features=fourier_features, feature_multiple=2)
+"""Song and others, for variance-exploding paths; their filter (1, 3, 3, 1) is linear interpolation off the border."""
+
+
+def norm(x: Image, style: Style, dtype: Any) -> Image:
+    """Group norm, statistics in float32; a new layer of the module that calls."""
+    return nn.GroupNorm(num_groups=style.num_groups(x.shape[-1]), dtype=dtype)(x)
+
+
+def embed(features: Embedding, cond: Cond, *, width: int, num_classes: int, dtype: Any) -> Embedding:
+    """Embedding of features of the noise level and, added, of the class; new layers of the module that calls.
+
+    Raises:
+        ValueError: if there are classes and no label.
+    """
+    h = nn.Dense(width, dtype=dtype)(features)
+    h = nn.Dense(width, dtype=dtype)(nn.silu(h))
+    if num_classes == 0:
+        return h
+    if cond is None:
+        raise ValueError(f"a network of {num_classes} classes needs a label for every example, got cond=None")
+    return h + nn.Embed(num_classes, width, dtype=dtype)(cond)
+
+
+def halved(x: Image) -> Size:
+    """Half of the height and the width, rounded up."""
+    return -(-x.shape[1] // 2), -(-x.shape[2] // 2)
+
+
+def resize(x: Image, size: Size, *, smooth: bool) -> Image:
+    """Halves the sides to `size` by means of up to 2x2 pixels, or doubles them by copies and crops; or interpolates."""
+    if smooth:
+        return jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), "linear")
+    if size == halved(x):
+        return nn.avg_pool(x, (2, 2), (2, 2), "SAME", count_include_pad=False)
+    return x.repeat(2, axis=1).repeat(2, axis=2)[:, : size[0], : size[1]]
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions around which the input is carried; the second starts at zero.
+
+    Attributes:
+        channels: number of output channels.
+        style: how it is built.
+        size: height and width of the output, if the block halves or doubles them.
+        dtype: type of the computation; parameters are float32.
+    """
+
+    channels: int
+    style: Style = DDPM
+    size: Size | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Image, embedding: Embedding) -> Image:
+        """Maps `x [n, h, w, c]` and an embedding `[n, features]` to `[n, h, w, channels]`, or to the other size."""
+        scale_shift, project = self.style.scale_shift, self.size is not None and self.style.project_resampled
+        h = nn.Conv(self.channels, (3, 3), dtype=self.dtype)(self._resize(nn.silu(norm(x, self.style, self.dtype))))
+        change = nn.Dense((1 + scale_shift) * self.channels, dtype=self.dtype)(nn.silu(embedding))[:, None, None]
+        if scale_shift:
+            scale, shift = jnp.split(change, 2, axis=-1)
+            h = norm(h, self.style, self.dtype) * (1 + scale) + shift
+        else:
+            h = norm(h + change, self.style, self.dtype)
+        h = nn.Conv(self.channels, (3, 3), kernel_init=nn.initializers.zeros, dtype=self.dtype)(nn.silu(h))
+        x = self._resize(x)
+        if x.shape[-1] != self.channels or project:
+            x = nn.Dense(self.channels, dtype=self.dtype)(x)
+        return self.style.skip_scale * (x + h)
+
+    def _resize(self, x: Image) -> Image:
+        return x if self.size is None else resize(x, self.size, smooth=self.style.smooth)
+
+
+class AttentionBlock(nn.Module):
+    """Self-attention over all positions, carried around; its output starts at zero.
+
+    Attributes:
+        style: how it is built; at least one head.
+        attention: `(query, key, value) -> mixed values`, each `[n, positions, heads, width]`.
+        dtype: type of the computation; parameters are float32.
+    """
+
+    style: Style = DDPM
+    attention: Callable[..., Any] = jax.nn.dot_product_attention
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Image) -> Image:
+        """Maps `x [n, h, w, c]` to the same shape."""
+        n, height, width, channels = x.shape
+        heads = max(1, channels // (self.style.head_width or channels))
+        h = nn.Dense(3 * channels, dtype=self.dtype)(norm(x, self.style, self.dtype))
+        query, key, value = jnp.split(h.reshape(n, height * width, 3 * heads, channels // heads), 3, axis=2)
+        h = self.attention(query, key, value).reshape(x.shape)
+        h = nn.Dense(channels, kernel_init=nn.initializers.zeros, dtype=self.dtype)(h)
+        return self.style.skip_scale * (x + h)
