@@ -9,6 +9,7 @@ import pytest
 from jaxgen.nets import pure
 from jaxgen.nets.conv import depth_to_space
 from jaxgen.nets.dit import DiT, DiTBlock, patchify, positions
+from jaxgen.nets.unet import UNet
 
 KEY = jax.random.key(0)
 SMALL = DiT(2, 16, 3, 2, num_classes=3)
@@ -114,6 +115,20 @@ def test_bfloat16_computes_with_float32_parameters(inputs):
     ours, exact = (jax.jit(lambda net=net: pure.apply(net, params, *inputs))() for net in (half, SMALL))
     assert ours.dtype == jnp.float32
     assert 0 < abs(ours - exact).max() < 0.05 * abs(exact).max()
+
+
+@pytest.mark.parametrize("net", [SMALL, UNet(16, ())], ids=["dit", "unet"])
+def test_attention_is_an_argument(net, inputs):
+    """A fused kernel may take the place of `jax.nn.dot_product_attention`, and is handed its shapes."""
+    shapes = []
+
+    def attention(query, key, value):
+        shapes.append((query.shape, key.shape, value.shape))
+        return jax.nn.dot_product_attention(query, key, value)
+
+    params = random_params(net, *inputs)
+    jax.eval_shape(lambda: pure.apply(net.clone(attention=attention), params, *inputs))
+    assert set(shapes) == {((2, 6, 2, 8),) * 3 if net is SMALL else ((2, 24, 1, 16),) * 3}
 
 
 def test_errors(inputs):
