@@ -1,0 +1,159 @@
+"""Couplings of data and noise, and flow matching with them: assignments against scipy, flows against closed forms."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+from scipy.optimize import linear_sum_assignment
+
+from jaxgen import paths
+from jaxgen.core import init_state, train_step
+from jaxgen.models.diffusion.diffusion import diffusion
+from jaxgen.nets.time import TimeMLP
+from jaxgen.samplers.heun import heun
+from jaxgen.teaching import starting_from, with_teacher
+from jaxgen.types import Batch
+from tests import analytic
+
+KEY = jax.random.key(0)
+PATH = paths.linear()
+FLOW = {"path": PATH, "parametrization": paths.VELOCITY}
+MIXTURE = analytic.mixture()
+
+
+TRANSPORT = jax.jit(paths.optimal_transport_coupling().pair)
+
+
+def check_transport(x, noise, free):
+    """The noise is a permutation of the free draws, at scipy's least total squared distance."""
+    x, noise, free = (np.asarray(a) for a in (x, noise, free))
+    np.testing.assert_array_equal(np.sort(noise, 0), np.sort(free, 0))
+    cost = ((x[:, None] - free[None]) ** 2).sum(-1)
+    np.testing.assert_allclose(((x - noise) ** 2).sum(), cost[linear_sum_assignment(cost)].sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_labels", [1, 3])
+def test_the_transport_is_scipys_and_noise_stays_with_its_condition(num_labels):
+    """The data is untouched, and given a label its noise is its own draws, optimally permuted."""
+    label = jnp.arange(64) % num_labels
+    batch = Batch(jax.random.normal(jax.random.key(1), (64, 2)) + 5 * label[:, None], label)
+    x, noise = TRANSPORT((), KEY, batch)
+    free = paths.independent_coupling().pair((), KEY, batch)[1]
+    chex.assert_trees_all_equal(x, batch.x)
+    for k in range(num_labels):
+        check_transport(*(a[label == k] for a in (x, noise, free)))
+
+
+def test_an_assignment_of_what_is_not_a_number_ends():
+    batch = Batch(jnp.full((64, 2), jnp.nan), jnp.arange(64))
+    assert np.isfinite(TRANSPORT((), KEY, batch)[1]).all()
+
+
+def test_the_exact_velocity_is_the_optimum():
+    """Of all networks a(t) x + b(t), least squares at each time finds the closed-form velocity of a Gaussian."""
+    mean, variance, num = 0.4, 0.3, 100_000
+    for now in (0.1, 0.5, 0.9):
+        batch = Batch(mean + np.sqrt(variance) * jax.random.normal(jax.random.key(1), (num, 1)))
+        x, noise = paths.independent_coupling().pair((), KEY, batch)
+        x_t = paths.perturb(PATH, x, now, noise)
+        target = paths.VELOCITY.from_x0(PATH, x_t, now, x)
+        features = np.concatenate([x_t, np.ones_like(x_t)], -1).astype(np.float64)
+        found = features[:4] @ np.linalg.lstsq(features, np.asarray(target, np.float64), rcond=None)[0]
+        moved = lambda s, now=now, x_t=x_t: analytic.gaussian_flow(PATH, mean, variance, x_t[:4], now, s)  # noqa: E731
+        np.testing.assert_allclose(found, jax.jacfwd(moved)(now), atol=0.02)
+
+
+def fit(model, state, draw, num_steps, tx):
+    """The state after a training."""
+    step = train_step(model, tx, ema_decay=0.99)
+
+    @jax.jit
+    def run(state):
+        advance = lambda state, key: (step(state, draw(key))[0], None)  # noqa: E731
+        return jax.lax.scan(advance, state, jax.random.split(KEY, num_steps))[0]
+
+    return run(state)
+
+
+def mixture_batch(key, num=128):
+    which_key, noise_key = jax.random.split(key)
+    which = jax.random.choice(which_key, 3, (num,), p=jnp.asarray(MIXTURE.weights))
+    scale = jnp.asarray(MIXTURE.scales)[which][:, None]
+    return Batch(jnp.asarray(MIXTURE.means)[which] + scale * jax.random.normal(noise_key, (num, 2)))
+
+
+def start(model, tx):
+    return jax.jit(lambda: init_state(model, tx, KEY, mixture_batch(KEY)))()
+
+
+def ends(model, latent):
+    """`params` to where the model's own flow ends, and where one Euler step does."""
+
+    def run(params):
+        net = lambda x, level: TimeMLP((32, 32)).apply({"params": params}, x, level)  # noqa: E731
+        denoise = paths.denoiser(PATH, paths.VELOCITY, net)
+        return model.decode(params, latent), denoise(PATH.sigma(PATH.t_max) * latent, PATH.t_max)
+
+    return jax.jit(run)
+
+
+def distance(a, b):
+    return float(jnp.sqrt(((a - b) ** 2).sum(-1).mean()))
+
+
+def test_couplings_straighten_the_flow():
+    """On a mixture one step errs less with optimal transport, and after reflow, than with independent pairs."""
+    tx, net = optax.adam(optax.cosine_decay_schedule(6e-3, 300)), TimeMLP((32, 32))
+    plain = diffusion(net, (2,), num_steps=8, **FLOW)
+    transport = diffusion(net, (2,), coupling=paths.optimal_transport_coupling(), **FLOW)
+    reflow = diffusion(net, (2,), coupling=paths.reflow_coupling(plain), **FLOW)
+    few = lambda key: mixture_batch(key, 64)  # noqa: E731
+    teacher = fit(plain, start(plain, tx), mixture_batch, 300, tx).ema_params
+    coupled = fit(transport, start(transport, tx), few, 300, tx).ema_params
+    state = starting_from(with_teacher(start(reflow, tx), teacher), teacher)
+    student = fit(reflow, state, few, 200, tx).ema_params
+    run = ends(plain, jax.random.normal(jax.random.key(7), (500, 2)))
+    found = [run(params) for params in (teacher, coupled, student)]
+    errors = [distance(*pair) for pair in found]
+    assert errors[1] < 0.6 * errors[0]
+    assert errors[2] < 0.3 * errors[0]
+    assert distance(found[0][0], found[2][0]) < 0.2
+
+
+def test_flow_matching_of_the_exact_network_ends_on_the_closed_form():
+    """A network that is the exact velocity of a Gaussian; Heun's method against the closed-form flow."""
+    mean, variance = jnp.array([0.4, -0.3]), jnp.array([0.25, 1.5])
+
+    class Exact(nn.Module):
+        @nn.compact
+        def __call__(self, x, level, cond=None):
+            del cond
+            t = paths.time_of_log_snr(PATH, -2 * level)[:, None]
+            x_t = x * jnp.sqrt(PATH.alpha(t) ** 2 + PATH.sigma(t) ** 2)
+            moved = lambda s: analytic.gaussian_flow(PATH, mean, variance, x_t, t, s)  # noqa: E731
+            return jax.jvp(moved, (t,), (jnp.ones_like(t),))[1]
+
+    model = diffusion(Exact(), (2,), stepper=heun(), num_steps=50, **FLOW)
+    latent = jax.random.normal(KEY, (100, 2))
+    end = analytic.gaussian_flow(PATH, mean, variance, PATH.sigma(PATH.t_max) * latent, PATH.t_max, PATH.t_min)
+    found = jax.jit(model.decode)({}, latent)
+    np.testing.assert_allclose(found, end / PATH.alpha(PATH.t_min), atol=2e-3)
+
+
+def test_parameters_that_do_not_fit_are_refused():
+    tx = optax.sgd(0.1)
+    plain = diffusion(TimeMLP((8,)), (2,), num_steps=1, **FLOW)
+    taught = diffusion(TimeMLP((4,)), (2,), coupling=paths.reflow_coupling(plain), num_steps=1, **FLOW)
+    state, other = start(taught, tx), start(plain, tx).params
+    assert with_teacher(state, other).carry["teacher"] is not other
+    with pytest.raises(ValueError, match=r"expected float32\(8,\), got float32\(4,\)"):
+        with_teacher(state, state.params)
+    with pytest.raises(ValueError, match="another structure"):
+        starting_from(state, {})
+    with pytest.raises(ValueError, match="holds none"):
+        with_teacher(start(plain, tx), other)
+    with pytest.raises(ValueError, match="decode"):
+        paths.reflow_coupling(plain._replace(decode=None))
