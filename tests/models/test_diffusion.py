@@ -149,5 +149,7 @@ def test_a_network_learns_two_classes():
 
 
 def test_number_of_steps_is_checked():
-    with pytest.raises(ValueError, match="got 0"):
+    with pytest.raises(ValueError, match="num_steps must be at least 1, got 0"):
         diffusion(TimeMLP((8,)), (2,), num_steps=0)
+    with pytest.raises(ValueError, match="expected a grid of falling times"):
+        diffusion(TimeMLP((8,)), (2,), grid=lambda path, num_steps: paths.uniform_grid(path, num_steps)[::-1])

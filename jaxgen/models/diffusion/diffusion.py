@@ -80,14 +80,15 @@ def diffusion(
         likelihood.
 
     Raises:
-        ValueError: if `num_steps` or `num_bound_times` is below 1.
+        ValueError: if `num_steps` or `num_bound_times` is below 1, or the grid does not fall.
 
     Source: Score-Based Generative Modeling through Stochastic Differential Equations,
     https://arxiv.org/abs/2011.13456.
     """
-    if min(num_steps, num_bound_times) < 1:
-        raise ValueError(f"num_steps and num_bound_times must be at least 1, got {num_steps} and {num_bound_times}")
+    if num_bound_times < 1:
+        raise ValueError(f"num_bound_times must be at least 1, got {num_bound_times}")
     path = paths.cosine() if path is None else path
+    generate.check_grid(grid, path, num_steps)
     coupling = paths.independent_coupling() if coupling is None else coupling
     stepper = ddim() if stepper is None else stepper
     shape = tuple(shape)
