@@ -37,7 +37,8 @@ def teacher_denoiser(teacher: Model, path: Path) -> Callable[..., Any]:
 
 def _like(what: str, found: Params, expected: Params) -> Params:
     """A copy of `found`, which must have the structure, shapes and types of `expected`."""
-    one, other = jax.tree.structure(found), jax.tree.structure(expected)
+    one: Any = jax.tree.structure(found)
+    other: Any = jax.tree.structure(expected)
     if one != other:
         raise ValueError(f"{what} are a tree of another structure: expected {other}, got {one}")
     for (path, leaf), wanted in zip(jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True):
