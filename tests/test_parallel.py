@@ -20,9 +20,9 @@ KEY, SAMPLE_KEY, EMA, STEPS, DEVICES = jax.random.key(0), jax.random.key(1), 0.9
 
 
 ZOO = {entry.name: entry for entry in [*ENTRIES, Entry("remembering", remembering(NUM), real(2))]}
-VARIANTS = (  # as another entry for the devices: the same loss with another network, path or likelihood
+VARIANTS = (  # these use the batch, their keys and their carry as another entry does
     *("vae_normal", "real_nvp_image", "rbm", "rbm_normalized", "gan_conditional", "diffusion_exploding"),
-    "probability_flow",
+    *("continuous_consistency", "mean_flow", "shortcut", "d3pm", "resample", "guided", "probability_flow"),
 )
 MODELS = {name: entry for name, entry in ZOO.items() if name not in VARIANTS}
 every_model = pytest.mark.parametrize("entry", MODELS.values(), ids=MODELS, scope="module")  # one after another

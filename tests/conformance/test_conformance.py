@@ -1,5 +1,7 @@
 """The registry times every invariant."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -39,6 +41,7 @@ def diagonal_normal(dim: int) -> Model:
     )
 
 
+CALLS = itertools.count()
 SEVENTH = Entry("diagonal_normal", diagonal_normal(2), real(2), support=grid(12, 241))
 
 
@@ -49,10 +52,27 @@ def test_a_new_model_is_one_entry(invariant):
 
 
 def test_the_invariants_can_fail():
-    """A density that is off by a constant, and one that mixes its examples, are found."""
+    """Each finds a model that is wrong in one way."""
     good = diagonal_normal(2)
-    unnormalised = good._replace(log_prob=lambda p, x, cond=None: good.log_prob(p, x) + 0.1)
-    mixing = good._replace(log_prob=lambda p, x, cond=None: good.log_prob(p, x - x.mean(0)))
-    for name, model in (("normalised", unnormalised), ("examples_do_not_mix", mixing)):
+    scaled = lambda factor: lambda *args: (factor * good.loss(*args)[0], good.loss(*args)[1])  # noqa: E731
+    params = {"mean": jnp.zeros(2), "log_scale": jnp.array(0.0)}  # a weak type, which the first step makes strong
+    ignores_its_key = lambda params, key, num, cond=None: good.sample(params, jax.random.key(0), num)  # noqa: E731
+    wrong = {
+        "normalised": good._replace(log_prob=lambda p, x, cond=None: good.log_prob(p, x) + 0.1),
+        "examples_do_not_mix": good._replace(log_prob=lambda p, x, cond=None: good.log_prob(p, x - x.mean(0))),
+        "gradients_are_finite": good._replace(loss=scaled(0.0)),
+        "compiles_once": good._replace(init=lambda key, batch: (params, ())),
+        "purity": good._replace(sample=ignores_its_key),
+        "vmap_over_keys": good._replace(loss=lambda *args: scaled(1 + next(CALLS))(*args)),
+        "shapes": good._replace(log_prob=lambda p, x, cond=None: good.log_prob(p, x).sum()),
+    }
+    for name, model in wrong.items():
         with pytest.raises(AssertionError):
             INVARIANTS[name](Entry("broken", model, real(2), support=grid(12, 241)))
+
+
+def test_gradients_that_are_not_finite_are_found():
+    good = diagonal_normal(2)
+    broken = good._replace(loss=lambda *args: (jnp.sqrt(0 * good.loss(*args)[0]), good.loss(*args)[1]))
+    with pytest.raises(AssertionError):
+        INVARIANTS["gradients_are_finite"](Entry("broken", broken, real(2)))
