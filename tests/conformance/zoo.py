@@ -120,7 +120,7 @@ ENTRIES = [
     ),
     Entry(
         "real_nvp_image",
-        dequantize(real_nvp_image((4, 4, 1), num_scales=1, num_layers=2, features=4, num_blocks=1), 4),
+        dequantize(real_nvp_image((4, 4, 1), num_scales=1, num_layers=1, features=4, num_blocks=1), 4),
         levels(4, 4, 4, 1),
     ),
     Entry("rbm", rbm(6, 4, num_steps=2, sample_steps=20), levels(2, 6)),

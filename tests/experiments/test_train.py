@@ -279,6 +279,15 @@ def test_a_second_process_is_kept_out(whole):
         _train(whole, "--steps", 30)
 
 
+@pytest.fixture
+def interruptible():
+    """Python's own handler, also where the tests run in the background and are deaf to Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_the_first_interrupt_asks_and_the_second_stops():
     with Interrupts() as interrupts:
         assert not interrupts.asked
