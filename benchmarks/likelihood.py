@@ -28,7 +28,7 @@ WEIGHTS, SCALES = np.array([0.3, 0.3, 0.4]), np.array([0.3, 0.4, 0.5])
 def log_prob(means: Any, x: Any, alpha: Any = 1.0, sigma: Any = 0.0) -> Any:
     """Log-density of alpha x + sigma eps under the mixture with these means."""
     scale = jnp.sqrt(alpha**2 * SCALES**2 + sigma**2)
-    each = normal_log_prob(x[:, None], alpha * means, jnp.log(scale)[:, None]).sum(-1)
+    each = normal_log_prob(x[:, None], jnp.asarray(alpha * means, jnp.float32), jnp.log(scale)[:, None]).sum(-1)
     return jax.scipy.special.logsumexp(each + jnp.log(WEIGHTS), axis=-1)
 
 

@@ -35,7 +35,7 @@ def _precision_factor(params: Params) -> Float[Array, "k k"]:
 
 
 def _posterior_mean(params: Params, factor: Float[Array, "k k"], x: Data) -> Latent:
-    """z_hat in (3); the small M is inverted once, since solving for every example is hundreds of times slower on CPU."""
+    """z_hat in (3); M is small and inverted once: to solve for every example is hundreds of times slower on CPU."""
     inverse = jax.scipy.linalg.cho_solve((factor, True), jnp.eye(factor.shape[0]))
     return (x - params["mean"]) @ params["loadings"] @ inverse
 
