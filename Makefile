@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 	@RUNS=$(RUNS) PATH="$(abspath $(BIN)):$$PATH" sh experiments/demo.sh
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -12,9 +12,7 @@ from tests.conformance.invariants import INVARIANTS
 from tests.conformance.zoo import ENTRIES, Entry, grid, real
 
 
-@pytest.mark.parametrize(
-    "entry", [pytest.param(entry, marks=pytest.mark.xdist_group(entry.name), id=entry.name) for entry in ENTRIES]
-)
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 @pytest.mark.parametrize("invariant", INVARIANTS.values(), ids=lambda invariant: invariant.__name__)
 def test_invariant(entry, invariant):
     if invariant.__name__ in entry.exceptions:
@@ -45,7 +43,6 @@ CALLS = itertools.count()
 SEVENTH = Entry("diagonal_normal", diagonal_normal(2), real(2), support=grid(12, 241))
 
 
-@pytest.mark.xdist_group("diagonal_normal")
 @pytest.mark.parametrize("invariant", INVARIANTS.values(), ids=lambda invariant: invariant.__name__)
 def test_a_new_model_is_one_entry(invariant):
     invariant(SEVENTH)
