@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,10 @@ def main(argv: Sequence[str]) -> int:
         if count != described["params"]:
             raise UserError(f"the networks differ: {count} parameters here, {described['params']} there")
         both = {kind: {"jaxgen": work[kind], "diffusers": theirs[kind]} for kind in KINDS}
-        found = {kind: compare(both[kind], repeats=args.repeats, seconds=args.seconds) for kind in KINDS}
+        found = {}
+        for kind in KINDS:
+            found[kind] = compare(both[kind], repeats=args.repeats, seconds=args.seconds)
+            print(kind, {name: each.rates for name, each in found[kind].items()}, file=sys.stderr)
     environment = {**devices.environment(), "peer": described["versions"], "params": count}
     if args.json:
         rates = {kind: {name: each.rates for name, each in pair.items()} for kind, pair in found.items()}

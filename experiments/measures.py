@@ -215,16 +215,22 @@ def _distances(bandwidth: float, num: int) -> dict[str, tuple[str, str, Callable
 
 
 def sample_rows(setting: Setting) -> Iterator[Row]:
-    """Distances between samples and data, for every model; conditional ones are given the examples' labels."""
+    """Distances between samples and data, for every model.
+
+    Conditional models are given the labels of the training examples that make the floor: with those of the examples
+    they are compared with, classes would agree better than in two independent sets, and distances come out too small.
+    """
     import jax
 
-    run, num = setting.model.run, len(setting.examples.x)
-    labels, params = setting.examples.cond, setting.model.params
-    samples = trained.draw(setting.placement, run.experiment.model, params, num, seed=setting.seed, labels=labels)
+    run, num, conditional = setting.model.run, len(setting.examples.x), setting.examples.cond is not None
     rows = np.random.default_rng(setting.seed).permutation(len(run.dataset.train.x))[:num]
+    labels = run.dataset.train.cond[rows] if conditional else None
+    samples = trained.draw(
+        setting.placement, run.experiment.model, setting.model.params, num, seed=setting.seed, labels=labels
+    )
     space = setting.space or principal_components(run.dataset)
     data, fake, train = map(space.apply, (setting.examples.x, samples, run.dataset.train.x[rows]))
-    shared = f"{num} samples{'' if labels is None else ' given the labels of the examples'}; {space.how}"
+    shared = f"{num} samples{' given the labels of as many training examples' if conditional else ''}; {space.how}"
     for name, (how, better, measure) in _distances(_median_distance(train), num).items():
         compiled = jax.jit(measure, compiler_options=setting.options)
         (value, error), (floor, floor_error) = compiled(data, fake), compiled(data, train)

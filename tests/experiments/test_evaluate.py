@@ -77,7 +77,7 @@ def test_distances_of_samples_stand_beside_those_of_training_data(evaluation):
         assert found["floor_error"] > 0
         better = found["value"] - found["floor"] if found["better"] == "higher" else found["floor"] - found["value"]
         assert better < 0, name
-        assert "497 samples given the labels of the examples" in found["protocol"]
+        assert "497 samples given the labels of as many training examples" in found["protocol"]
 
 
 def test_features_are_scikit_learns_principal_components(plain_run):
