@@ -103,6 +103,8 @@ def format_estimate(value: float, error: float) -> tuple[str, str]:
     if not (math.isfinite(error) and math.isfinite(value)) or error == 0:
         return f"{value:.4g}", "" if error == 0 else f"{error:.2g}"
     digits = max(0, 1 - math.floor(math.log10(error)))
+    if digits > 6:
+        return f"{value:.3g}", f"{error:.2g}"
     return f"{value:.{digits}f}", f"{error:.{digits}f}"
 
 

@@ -136,7 +136,12 @@ def test_the_table_is_aligned():
 
 @pytest.mark.parametrize(
     ("value", "error", "expected"),
-    [(-83.1234, 0.0456, ("-83.123", "0.046")), (1234.5, 67.8, ("1234", "68")), (1.0, 0.0, ("1", ""))],
+    [
+        (-83.1234, 0.0456, ("-83.123", "0.046")),
+        (1234.5, 67.8, ("1234", "68")),
+        (1.0, 0.0, ("1", "")),
+        (1.184e-10, 4.81e-11, ("1.18e-10", "4.8e-11")),
+    ],
 )
 def test_as_many_digits_as_the_error_warrants(value, error, expected):
     assert evaluate.format_estimate(value, error) == expected
