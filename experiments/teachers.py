@@ -7,7 +7,7 @@ from experiments.errors import UserError
 from jaxgen.core import TrainState
 from jaxgen.teaching import starting_from, with_teacher
 
-__all__ = ["check", "distilled", "started"]
+__all__ = ["check", "distilled"]
 
 
 def check(directory: str, config_names: tuple[str, ...], fields: dict[str, object]) -> None:
@@ -30,24 +30,17 @@ def check(directory: str, config_names: tuple[str, ...], fields: dict[str, objec
             raise UserError(f"--teacher {directory} has {name}={found!r}: give this run the same, it has {value!r}")
 
 
-def _with(directory: str, *changes: Callable[[TrainState, object], TrainState]) -> Callable[[TrainState], TrainState]:
+def distilled(directory: str) -> Callable[[TrainState], TrainState]:
+    """`state -> state` that takes a run's averaged parameters as the teacher's and as its own first ones.
+
+    It raises a `UserError` if they are of other shapes than the state's.
+    """
+
     def prepare(state: TrainState) -> TrainState:
         params = trained.open_trained(directory).params
         try:
-            for change in changes:
-                state = change(state, params)
+            return starting_from(with_teacher(state, params), params)
         except ValueError as error:
             raise UserError(f"the run {directory} cannot teach this one: {error}") from error
-        return state
 
     return prepare
-
-
-def distilled(directory: str) -> Callable[[TrainState], TrainState]:
-    """`state -> state` that takes a run's averaged parameters as the teacher's and as its own first ones."""
-    return _with(directory, with_teacher, starting_from)
-
-
-def started(directory: str) -> Callable[[TrainState], TrainState]:
-    """`state -> state` that takes a run's averaged parameters as its own first ones."""
-    return _with(directory, starting_from)

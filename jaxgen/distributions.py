@@ -22,6 +22,7 @@ __all__ = [
     "normal_likelihood",
     "normal_log_prob",
     "sum_event",
+    "tokens",
 ]
 
 
@@ -53,6 +54,17 @@ def categorical_log_prob(x: Num[Array, "*shape"], logits: Float[Array, "*shape l
     """Log-probability of x in {0, ..., levels - 1} with P(x) proportional to exp(logits[..., x])."""
     normalised = jax.nn.log_softmax(logits)
     return jnp.take_along_axis(normalised, x[..., None].astype(jnp.int32), axis=-1)[..., 0]
+
+
+def tokens(x: Data, what: str) -> Data:
+    """Data of integers as `int32`; `what` expects them.
+
+    Raises:
+        ValueError: if the data is not of an integer type.
+    """
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+        raise ValueError(f"{what} expects integers, got data of type {x.dtype}")
+    return x.astype(jnp.int32)
 
 
 class Likelihood(NamedTuple):

@@ -72,6 +72,7 @@ from jaxgen.paths.times import (
     log_normal_times,
     logit_normal_times,
     strata,
+    stratified_mean,
     stratified_times,
 )
 from jaxgen.paths.views import eps, perturb, posterior, velocity
@@ -123,6 +124,7 @@ __all__ = [
     "simple_weight",
     "slopes",
     "strata",
+    "stratified_mean",
     "stratified_times",
     "sub_variance_preserving",
     "time_of_log_snr",

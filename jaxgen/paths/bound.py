@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxgen.distributions import sum_event
 from jaxgen.paths import views
 from jaxgen.paths.path import Path, log_snr, time_of_log_snr
-from jaxgen.paths.times import strata
+from jaxgen.paths.times import stratified_mean
 from jaxgen.types import Data, PerExample, PRNGKey
 
 __all__ = ["variational_bound"]
@@ -39,16 +39,14 @@ def variational_bound(
     """
     time_key, noise_key = jax.random.split(key)
     lowest, highest = log_snr(path, path.t_max), log_snr(path, path.t_min)
-    share = strata(time_key, x.shape[0])
 
-    def error(part: tuple[Any, PRNGKey]) -> PerExample:
-        index, key = part
-        t = time_of_log_snr(path, lowest + (highest - lowest) * (index + share) / num_times)
+    def error(key: PRNGKey, share: PerExample) -> PerExample:
+        t = time_of_log_snr(path, lowest + (highest - lowest) * share)
         noise = jax.random.normal(key, x.shape)
         x_t = views.perturb(path, x, t, noise)
         return sum_event((noise - views.eps(path, x_t, t, denoise(x_t, t))) ** 2)
 
-    errors = jax.lax.map(error, (jnp.arange(num_times), jax.random.split(noise_key, num_times)))
+    errors = stratified_mean(error, time_key, noise_key, x.shape[0], num_parts=num_times)
     prior = 0.5 * jnp.exp(lowest) * sum_event(x**2)
     reconstruction = 0.5 * sum_event(jnp.ones_like(x)) * (highest - jnp.log(2 * jnp.pi) - 1)
-    return reconstruction - prior - 0.5 * (highest - lowest) * errors.mean(0)
+    return reconstruction - prior - 0.5 * (highest - lowest) * errors

@@ -8,9 +8,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxgen.paths.path import Path, time_of_log_snr
-from jaxgen.types import PRNGKey
+from jaxgen.types import PerExample, PRNGKey
 
-__all__ = ["independent_times", "log_normal_times", "logit_normal_times", "strata", "stratified_times"]
+__all__ = [
+    "independent_times",
+    "log_normal_times",
+    "logit_normal_times",
+    "strata",
+    "stratified_mean",
+    "stratified_times",
+]
 
 Times = Float[Array, " n"]
 
@@ -18,6 +25,22 @@ Times = Float[Array, " n"]
 def strata(key: PRNGKey, num: int) -> Times:
     """Numbers (u + i / n) mod 1 with one u: each is uniform, and together they cover [0, 1) evenly."""
     return (jax.random.uniform(key) + jnp.arange(num) / num) % 1
+
+
+def stratified_mean(
+    function: Callable[[Any, Any], Any], time_key: PRNGKey, noise_key: PRNGKey, num: int, *, num_parts: int
+) -> PerExample:
+    """The mean of `function(key, u)` over u in [0, 1), one u `[num]` and one key in each of `num_parts` equal parts.
+
+    It is unbiased for the integral over u, of each example. Parts are done one after another, to save memory.
+    """
+    share = strata(time_key, num)
+
+    def part(index_and_key: tuple[Any, PRNGKey]) -> PerExample:
+        index, key = index_and_key
+        return function(key, (index + share) / num_parts)
+
+    return jax.lax.map(part, (jnp.arange(num_parts), jax.random.split(noise_key, num_parts))).mean(0)
 
 
 def independent_times(path: Path, key: PRNGKey, num: int) -> Times:

@@ -10,7 +10,7 @@ from flax import linen as nn
 from scipy import special
 
 from jaxgen import paths
-from jaxgen.core import init_state, train_step
+from jaxgen.core import train_step
 from jaxgen.models.diffusion.consistency import (
     consistency,
     consistency_function,
@@ -27,6 +27,7 @@ from jaxgen.samplers.renoise import keeping, renoise, single_step
 from jaxgen.teaching import starting_from, with_teacher
 from jaxgen.types import Batch
 from tests.analytic import gaussian_denoiser, gaussian_flow
+from tests.training import fit, start
 
 KEY = jax.random.key(0)
 MEAN, VARIANCE = jnp.array([0.4, -0.3]), jnp.array([0.25, 1.5])
@@ -219,22 +220,6 @@ def test_what_is_known_is_kept():
     assert expected > 0.7  # the conditional mean's slope is 0.9
 
 
-def fit(model, state, num_steps, tx):
-    """The state after a training."""
-    step = train_step(model, tx, ema_decay=0.99)
-
-    @jax.jit
-    def run(state):
-        advance = lambda state, key: (step(state, data(key))[0], None)  # noqa: E731
-        return jax.lax.scan(advance, state, jax.random.split(KEY, num_steps))[0]
-
-    return run(state)
-
-
-def start(model, tx):
-    return jax.jit(lambda: init_state(model, tx, KEY, data(KEY)))()
-
-
 def distance_to_the_closed_form(model, params, path):
     """Root mean square distance of one-step samples from the ends of the Gaussian's flow, same latents."""
     latent = jax.random.normal(jax.random.key(9), (1000, 2))
@@ -259,7 +244,7 @@ def test_training_reaches_the_closed_form(options):
     """800 steps from scratch; the data's own spread is 1.3."""
     model = consistency(TimeMLP((64, 64)), (2,), **options)
     tx = optax.adam(optax.cosine_decay_schedule(3e-3, 800))
-    state = fit(model, start(model, tx), 800, tx)
+    state = fit(model, tx, data, start(model, tx, data), 800)
     found = distance_to_the_closed_form(model, state.ema_params, paths.karras())
     assert found < 0.2
     assert state.carry["step"] == 800
@@ -270,12 +255,12 @@ def test_tuning_starts_from_a_diffusion_model():
     path, tx = paths.karras(), optax.adam(optax.cosine_decay_schedule(3e-3, 600))
     options, noise = {"path": path, "parametrization": KEEPING}, {"mean": 0.0, "scale": 1.6}
     before = diffusion(TimeMLP((64, 64)), (2,), times=paths.log_normal_times(**noise), **options)
-    pretrained = fit(before, start(before, tx), 600, tx).ema_params
+    pretrained = fit(before, tx, data, start(before, tx, data), 600).ema_params
     model = consistency(TimeMLP((64, 64)), (2,), pairs=paths.tuning_pairs(200, q=4.0, **noise), **options)
-    state = starting_from(start(model, tx), pretrained)
+    state = starting_from(start(model, tx, data), pretrained)
     chex.assert_trees_all_equal(state.params, pretrained)
     first = distance_to_the_closed_form(model, state.params, path)
-    last = distance_to_the_closed_form(model, fit(model, state, 600, tx).ema_params, path)
+    last = distance_to_the_closed_form(model, fit(model, tx, data, state, 600).ema_params, path)
     assert last < 0.25 < 1.0 < first
 
 
@@ -283,7 +268,7 @@ def test_the_target_is_the_moving_average_of_the_parameters():
     """The recursion by hand, advanced at the start of the loss, from the parameters it is handed."""
     model = consistency(TimeMLP((4,)), (2,), target_decay=0.8)
     tx = optax.sgd(0.1)
-    state, step = start(model, tx), jax.jit(train_step(model, tx))
+    state, step = start(model, tx, data), jax.jit(train_step(model, tx))
     expected = state.params
     for _ in range(3):
         expected = jax.tree.map(lambda e, p: 0.8 * e + 0.2 * p, expected, state.params)
@@ -295,7 +280,7 @@ def test_the_teacher_is_an_argument_of_the_step():
     """Another teacher in the carry changes the loss of the same compiled function, and no step changes it."""
     teacher = diffusion(TimeMLP((4,)), (2,), path=paths.karras())
     model, tx = consistency(TimeMLP((4,)), (2,), teacher=teacher), optax.sgd(0.1)
-    state = start(model, tx)
+    state = start(model, tx, data)
     other = with_teacher(state, jax.tree.map(lambda leaf: leaf + 1, state.carry["teacher"]))
     step = jax.jit(train_step(model, tx))
     after, after_other = step(state, data(KEY)), step(other, data(KEY))
@@ -307,7 +292,7 @@ def test_the_teacher_is_an_argument_of_the_step():
 def test_function_is_the_models():
     net, path = TimeMLP((4,)), paths.karras()
     model = consistency(net, (2,))
-    params, latent = start(model, optax.sgd(0.1)).params, jax.random.normal(KEY, (3, 2))
+    params, latent = start(model, optax.sgd(0.1), data).params, jax.random.normal(KEY, (3, 2))
     f = consistency_function(net, path, KEEPING)(params)
     chex.assert_trees_all_close(f(80 * latent, 80.0), model.decode(params, latent))
 

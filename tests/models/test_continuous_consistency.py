@@ -8,13 +8,13 @@ import optax
 import pytest
 
 from jaxgen import paths
-from jaxgen.core import init_state, train_step
 from jaxgen.models.diffusion.continuous_consistency import continuous_consistency, log_weight, tangent
 from jaxgen.models.diffusion.diffusion import diffusion
 from jaxgen.nets.time import TimeMLP, slow_features
 from jaxgen.teaching import starting_from
 from jaxgen.types import Batch
 from tests.analytic import gaussian_denoiser
+from tests.training import fit, start
 
 KEY = jax.random.key(0)
 MEAN, VARIANCE, SIGMA_DATA = jnp.array([0.2, -0.1]), jnp.array([0.1, 0.5]), 0.5
@@ -111,21 +111,6 @@ def data(key, num=256):
     return Batch(MEAN + jnp.sqrt(VARIANCE) * jax.random.normal(key, (num, 2)))
 
 
-def start(model, tx):
-    return jax.jit(lambda: init_state(model, tx, KEY, data(KEY)))()
-
-
-def fit(model, state, num_steps, tx):
-    step = train_step(model, tx, ema_decay=0.99)
-
-    @jax.jit
-    def run(state):
-        advance = lambda state, key: (step(state, data(key))[0], None)  # noqa: E731
-        return jax.lax.scan(advance, state, jax.random.split(KEY, num_steps))[0]
-
-    return run(state)
-
-
 @pytest.mark.parametrize("distil", [True, False], ids=["distilled", "trained"])
 def test_training_reaches_the_closed_form(distil):
     """800 steps from scratch: one-step samples against the ends of the Gaussian's flow, same latents.
@@ -136,7 +121,7 @@ def test_training_reaches_the_closed_form(distil):
     options = {"teacher": gaussian_teacher(path)} if distil else {"offset": 1.0}
     model = continuous_consistency(net, (2,), num_warmup_steps=200, num_steps=2, **options)
     tx = optax.adam(optax.cosine_decay_schedule(2e-3, 800))
-    params = fit(model, start(model, tx), 800, tx).ema_params
+    params = fit(model, tx, data, start(model, tx, data), 800).ema_params
     latent = jax.random.normal(jax.random.key(9), (1000, 2))
     ends = end_of_flow(path, path.sigma(path.t_max) * latent, path.t_max)
     found = float(jnp.sqrt(((jax.jit(model.decode)(params, latent) - ends) ** 2).sum(-1).mean()))
@@ -152,7 +137,7 @@ def test_the_loss_is_what_it_says():
     model = continuous_consistency(
         net, (2,), times=lambda path, key, num: jnp.linspace(0.1, 0.9, num), num_warmup_steps=10
     )
-    state = start(model, optax.sgd(0.1))
+    state = start(model, optax.sgd(0.1), data)
     weight = {"kernel": jax.random.normal(KEY, (16,)), "bias": jnp.ones(())}
     params = {"net": jax.tree.map(lambda leaf: leaf + 0.1, state.params["net"]), "weight": weight}
     batch, t = data(KEY, 4), jnp.linspace(0.1, 0.9, 4)
@@ -172,9 +157,9 @@ def test_it_starts_from_a_diffusion_model():
     """One step of the student from a diffusion model's parameters is that model's denoiser."""
     net = TimeMLP((8,))
     before = diffusion(net, (2,), parametrization=VIEW)
-    params = jax.tree.map(lambda leaf: leaf + 0.1, start(before, optax.sgd(0.1)).params)
+    params = jax.tree.map(lambda leaf: leaf + 0.1, start(before, optax.sgd(0.1), data).params)
     model = continuous_consistency(net, (2,))
-    state = start(model, optax.sgd(0.1))
+    state = start(model, optax.sgd(0.1), data)
     state = starting_from(state, {**state.params, "net": params})
     path, latent = paths.cosine(), jax.random.normal(KEY, (3, 2))
     x_max = path.sigma(path.t_max) * latent

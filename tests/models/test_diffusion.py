@@ -10,12 +10,12 @@ from flax import linen as nn
 from scipy import stats
 
 from jaxgen import paths
-from jaxgen.core import init_state, train_step
 from jaxgen.models.diffusion.diffusion import diffusion
 from jaxgen.nets.time import TimeMLP
 from jaxgen.samplers.heun import heun
 from jaxgen.types import Batch
 from tests import analytic
+from tests.training import fit, start
 
 KEY = jax.random.key(0)
 MEAN, VARIANCE = np.array([0.4, -0.3]), np.array([0.25, 1.5])
@@ -115,16 +115,8 @@ def test_stratified_times_cover_the_range():
 
 def trained(model, draw, *, num_steps=800):
     """Parameters after a quick training."""
-    tx, ema = optax.adam(optax.cosine_decay_schedule(3e-3, num_steps)), 0.99
-    step = train_step(model, tx, ema_decay=ema)
-
-    @jax.jit
-    def run(key):
-        state = init_state(model, tx, key, draw(key))
-        advance = lambda state, key: (step(state, draw(key))[0], None)  # noqa: E731
-        return jax.lax.scan(advance, state, jax.random.split(key, num_steps))[0].ema_params
-
-    return run(KEY)
+    tx = optax.adam(optax.cosine_decay_schedule(3e-3, num_steps))
+    return fit(model, tx, draw, start(model, tx, draw), num_steps).ema_params
 
 
 def test_a_network_learns_two_classes():

@@ -10,13 +10,13 @@ from flax import linen as nn
 from scipy.optimize import linear_sum_assignment
 
 from jaxgen import paths
-from jaxgen.core import init_state, train_step
 from jaxgen.models.diffusion.diffusion import diffusion
 from jaxgen.nets.time import TimeMLP
 from jaxgen.samplers.heun import heun
 from jaxgen.teaching import starting_from, with_teacher
 from jaxgen.types import Batch
 from tests import analytic
+from tests.training import fit, start
 
 KEY = jax.random.key(0)
 PATH = paths.linear()
@@ -66,27 +66,11 @@ def test_the_exact_velocity_is_the_optimum():
         np.testing.assert_allclose(found, jax.jacfwd(moved)(now), atol=0.02)
 
 
-def fit(model, state, draw, num_steps, tx):
-    """The state after a training."""
-    step = train_step(model, tx, ema_decay=0.99)
-
-    @jax.jit
-    def run(state):
-        advance = lambda state, key: (step(state, draw(key))[0], None)  # noqa: E731
-        return jax.lax.scan(advance, state, jax.random.split(KEY, num_steps))[0]
-
-    return run(state)
-
-
 def mixture_batch(key, num=128):
     which_key, noise_key = jax.random.split(key)
     which = jax.random.choice(which_key, 3, (num,), p=jnp.asarray(MIXTURE.weights))
     scale = jnp.asarray(MIXTURE.scales)[which][:, None]
     return Batch(jnp.asarray(MIXTURE.means)[which] + scale * jax.random.normal(noise_key, (num, 2)))
-
-
-def start(model, tx):
-    return jax.jit(lambda: init_state(model, tx, KEY, mixture_batch(KEY)))()
 
 
 def ends(model, latent):
@@ -111,10 +95,10 @@ def test_couplings_straighten_the_flow():
     transport = diffusion(net, (2,), coupling=paths.optimal_transport_coupling(), **FLOW)
     reflow = diffusion(net, (2,), coupling=paths.reflow_coupling(plain), **FLOW)
     few = lambda key: mixture_batch(key, 64)  # noqa: E731
-    teacher = fit(plain, start(plain, tx), mixture_batch, 300, tx).ema_params
-    coupled = fit(transport, start(transport, tx), few, 300, tx).ema_params
-    state = starting_from(with_teacher(start(reflow, tx), teacher), teacher)
-    student = fit(reflow, state, few, 200, tx).ema_params
+    teacher = fit(plain, tx, mixture_batch, start(plain, tx, mixture_batch), 300).ema_params
+    coupled = fit(transport, tx, few, start(transport, tx, mixture_batch), 300).ema_params
+    state = starting_from(with_teacher(start(reflow, tx, mixture_batch), teacher), teacher)
+    student = fit(reflow, tx, few, state, 200).ema_params
     run = ends(plain, jax.random.normal(jax.random.key(7), (500, 2)))
     found = [run(params) for params in (teacher, coupled, student)]
     errors = [distance(*pair) for pair in found]
@@ -147,13 +131,13 @@ def test_parameters_that_do_not_fit_are_refused():
     tx = optax.sgd(0.1)
     plain = diffusion(TimeMLP((8,)), (2,), num_steps=1, **FLOW)
     taught = diffusion(TimeMLP((4,)), (2,), coupling=paths.reflow_coupling(plain), num_steps=1, **FLOW)
-    state, other = start(taught, tx), start(plain, tx).params
+    state, other = start(taught, tx, mixture_batch), start(plain, tx, mixture_batch).params
     assert with_teacher(state, other).carry["teacher"] is not other
     with pytest.raises(ValueError, match=r"expected float32\(8,\), got float32\(4,\)"):
         with_teacher(state, state.params)
     with pytest.raises(ValueError, match="another structure"):
         starting_from(state, {})
     with pytest.raises(ValueError, match="holds none"):
-        with_teacher(start(plain, tx), other)
+        with_teacher(start(plain, tx, mixture_batch), other)
     with pytest.raises(ValueError, match="decode"):
         paths.reflow_coupling(plain._replace(decode=None))

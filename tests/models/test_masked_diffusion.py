@@ -7,7 +7,6 @@ import optax
 import pytest
 from scipy import stats
 
-from jaxgen.core import init_state, train_step
 from jaxgen.models.diffusion.masked_diffusion import masked_diffusion
 from jaxgen.nets.time import TimeMLP
 from jaxgen.nets.tokens import TokenNet
@@ -26,6 +25,7 @@ from tests.tables import (
     normalised,
     wrong,
 )
+from tests.training import fit, start
 
 KEY = jax.random.key(0)
 MASKINGS = {"linear": masking.linear, "cosine": masking.cosine, "polynomial": masking.polynomial(2.0)}
@@ -114,15 +114,8 @@ def test_a_network_learns_two_classes():
         return Batch(jnp.asarray(POINTS)[jax.random.categorical(data_key, tables[cond])], cond)
 
     tx = optax.adam(optax.cosine_decay_schedule(1e-2, 600))
-    step = train_step(net_model, tx)
-
-    @jax.jit
-    def run(key):
-        state = init_state(net_model, tx, key, draw(key))
-        advance = lambda state, key: (step(state, draw(key))[0], None)  # noqa: E731
-        return jax.lax.scan(advance, state, jax.random.split(key, 600))[0].params
-
-    params, batch = run(KEY), draw(jax.random.key(5), 10_000)
+    params = fit(net_model, tx, draw, start(net_model, tx, draw), 600).params
+    batch = draw(jax.random.key(5), 10_000)
     bound = jax.jit(net_model.elbo)(params, KEY, *batch)
     entropy = -(joint * np.log(joint)).sum() / 2
     assert -entropy - 0.05 < bound.mean() < -entropy + 4 * bound.std() / np.sqrt(10_000)

@@ -9,11 +9,11 @@ import pytest
 from flax import linen as nn
 
 from jaxgen import paths
-from jaxgen.core import init_state, train_step
 from jaxgen.models.diffusion.mean_flow import identity, mean_flow
 from jaxgen.nets.time import TimeMLP, slow_features
 from jaxgen.types import Batch
 from tests.analytic import gaussian_flow
+from tests.training import fit, start
 
 KEY = jax.random.key(0)
 MEAN, VARIANCE = jnp.array([0.4, -0.3]), jnp.array([0.25, 1.5])
@@ -94,24 +94,16 @@ def labelled(key, num=256):
     return Batch(x + 2.0 * label[:, None], label)
 
 
-def fit(model, draw, num_steps, learning_rate=4e-3):
+def trained(model, draw, num_steps, learning_rate=4e-3):
     tx = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
-    step = train_step(model, tx, ema_decay=0.99)
-
-    @jax.jit
-    def run(key):
-        state = init_state(model, tx, key, draw(key))
-        advance = lambda state, key: (step(state, draw(key))[0], None)  # noqa: E731
-        return jax.lax.scan(advance, state, jax.random.split(key, num_steps))[0].ema_params
-
-    return run(KEY)
+    return fit(model, tx, draw, start(model, tx, draw), num_steps).ema_params
 
 
 def test_training_reaches_the_closed_form_for_two_labels():
     """1000 steps from scratch: one-step samples given each label against the ends of its flow, same latents."""
     net = TimeMLP((64, 64), num_classes=2, embed=slow_features)
     model = mean_flow(net, (2,), instant_share=0.5, power=0.5, times=paths.independent_times)
-    params = fit(model, labelled, 1000)
+    params = trained(model, labelled, 1000)
     latent, decode = jax.random.normal(jax.random.key(9), (500, 2)), jax.jit(model.decode)
     x_max = PATH.sigma(PATH.t_max) * latent
     for label in range(2):

@@ -9,11 +9,11 @@ import pytest
 from flax import linen as nn
 
 from jaxgen import paths
-from jaxgen.core import init_state, train_step
 from jaxgen.models.diffusion.shortcut import dyadic_steps, shortcut, two_halves
 from jaxgen.nets.time import TimeMLP
 from jaxgen.types import Batch
 from tests.analytic import gaussian_flow
+from tests.training import fit, start
 
 KEY = jax.random.key(0)
 MEAN, VARIANCE = jnp.array([0.4, -0.3]), jnp.array([0.25, 1.5])
@@ -83,15 +83,8 @@ def test_training_reaches_the_closed_form():
     net, tx = TimeMLP((64, 64)), optax.adam(optax.cosine_decay_schedule(4e-3, 1000))
     options = {"num_levels": 5, "shortcut_share": 0.5, "target_decay": 0.9}
     model = shortcut(net, (2,), **options)
-    step = train_step(model, tx, ema_decay=0.99)
-
-    @jax.jit
-    def run(key):
-        state = init_state(model, tx, key, data(key))
-        advance = lambda state, key: (step(state, data(key))[0], None)  # noqa: E731
-        return jax.lax.scan(advance, state, jax.random.split(key, 1000))[0].ema_params
-
-    params, latent = run(KEY), jax.random.normal(jax.random.key(9), (1000, 2))
+    params = fit(model, tx, data, start(model, tx, data), 1000).ema_params
+    latent = jax.random.normal(jax.random.key(9), (1000, 2))
     ends = gaussian_flow(PATH, MEAN, VARIANCE, PATH.sigma(PATH.t_max) * latent, PATH.t_max, PATH.t_min)
     for num_steps in (1, 4):
         decode = jax.jit(shortcut(net, (2,), num_steps=num_steps, **options).decode)

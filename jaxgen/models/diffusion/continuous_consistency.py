@@ -148,8 +148,7 @@ def continuous_consistency(
         return paths.denoiser(path, parametrization, network(params, cond))
 
     def init(key: PRNGKey, batch: Batch) -> tuple[Params, Carry]:
-        one = jax.tree.map(lambda leaf: leaf[:1], batch.cond)
-        params = pure.init(net, key, jnp.zeros((1, *shape)), jnp.zeros(1), one)
+        params = pure.init_on_one(net, key, batch, jnp.zeros((1, *shape)), jnp.zeros(1))
         carry = {"step": jnp.zeros((), jnp.int32)}
         if teacher is not None:
             carry["teacher"] = teacher.init(key, batch)[0]

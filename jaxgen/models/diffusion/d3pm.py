@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxgen import paths
 from jaxgen.core import Model
-from jaxgen.distributions import categorical_log_prob, sum_event
+from jaxgen.distributions import categorical_log_prob, sum_event, tokens
 from jaxgen.nets import pure
 from jaxgen.paths import transitions as chains
 from jaxgen.paths.transitions import Transitions
@@ -89,27 +89,21 @@ def d3pm(
         return jnp.where(t == 1, cross_entropy, divergence), cross_entropy
 
     def init(key: PRNGKey, batch: Batch) -> tuple[Params, Carry]:
-        cond = jax.tree.map(lambda leaf: leaf[:1], batch.cond)
-        return pure.init(net, key, jnp.zeros((1, *shape), jnp.int32), jnp.zeros(1), cond), ()
+        return pure.init_on_one(net, key, batch, jnp.zeros((1, *shape), jnp.int32), jnp.zeros(1)), ()
 
     def loss(params: Params, carry: Carry, key: PRNGKey, batch: Batch) -> tuple[Array, tuple[Carry, Metrics]]:
         time_key, noise_key = jax.random.split(key)
-        x = _tokens(batch.x)
+        x = tokens(batch.x, "d3pm")
         divergence, cross_entropy = terms(params, noise_key, 1 - paths.strata(time_key, x.shape[0]), x, batch.cond)
         metrics = {"divergence": divergence.mean(), "cross_entropy": cross_entropy.mean()}
         return (divergence + cross_entropy_weight * cross_entropy).mean(), (carry, metrics)
 
     def elbo(params: Params, key: PRNGKey, x: Data, cond: Cond = None) -> PerExample:
-        time_key, noise_key = jax.random.split(key)
-        share, tokens = paths.strata(time_key, x.shape[0]), _tokens(x)
-
-        def part(index_and_key: tuple[Any, PRNGKey]) -> PerExample:
-            index, key = index_and_key
-            return terms(params, key, 1 - (index + share) / num_bound_times, tokens, cond)[0]
-
-        parts = jax.lax.map(part, (jnp.arange(num_bound_times), jax.random.split(noise_key, num_bound_times)))
-        last = chains.rows(transitions.total(jnp.full(x.shape[0], num_steps)), tokens)
-        return -sum_event(_divergence(last, transitions.limit())) - num_steps * parts.mean(0)
+        (time_key, noise_key), x_0 = jax.random.split(key), tokens(x, "d3pm")
+        part = lambda key, share: terms(params, key, 1 - share, x_0, cond)[0]  # noqa: E731
+        parts = paths.stratified_mean(part, time_key, noise_key, x.shape[0], num_parts=num_bound_times)
+        last = chains.rows(transitions.total(jnp.full(x.shape[0], num_steps)), x_0)
+        return -sum_event(_divergence(last, transitions.limit())) - num_steps * parts
 
     def sample(params: Params, key: PRNGKey, num: int, cond: Cond = None) -> Data:
         def step(key: PRNGKey, x_t: Data, t: Any, s: Any) -> Data:
@@ -130,9 +124,3 @@ def _divergence(q: Probabilities, p: Float[Array, "... k"]) -> Float[Array, "n .
     """KL(q || p) of each token, in nats; states of which q knows nothing count nothing."""
     tiny = jnp.finfo(jnp.float32).tiny
     return (q * (jnp.log(jnp.maximum(q, tiny)) - jnp.log(jnp.maximum(p, tiny)))).sum(-1)
-
-
-def _tokens(x: Data) -> Data:
-    if not jnp.issubdtype(x.dtype, jnp.integer):
-        raise ValueError(f"d3pm expects integers, got data of type {x.dtype}")
-    return x.astype(jnp.int32)

@@ -100,9 +100,7 @@ def diffusion(
         return paths.denoiser(path, parametrization, network(params, cond))
 
     def init(key: PRNGKey, batch: Batch) -> tuple[Params, Carry]:
-        x = jnp.zeros((1, *shape))
-        cond = jax.tree.map(lambda leaf: leaf[:1], batch.cond)
-        return pure.init(net, key, x, jnp.zeros(1), cond), coupling.init(key, batch)
+        return pure.init_on_one(net, key, batch, jnp.zeros((1, *shape)), jnp.zeros(1)), coupling.init(key, batch)
 
     def loss(params: Params, carry: Carry, key: PRNGKey, batch: Batch) -> tuple[Array, tuple[Carry, Metrics]]:
         time_key, noise_key = jax.random.split(key)

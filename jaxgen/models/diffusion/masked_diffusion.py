@@ -30,7 +30,7 @@ from jaxtyping import Array, Float
 
 from jaxgen import paths
 from jaxgen.core import Model
-from jaxgen.distributions import categorical_log_prob, sum_event
+from jaxgen.distributions import categorical_log_prob, sum_event, tokens
 from jaxgen.nets import pure
 from jaxgen.paths import masking as masks
 from jaxgen.samplers.loop import scan_grid
@@ -102,25 +102,18 @@ def masked_diffusion(
         return weight * sum_event(jnp.where(x_t == num_levels, log_prob, 0.0))
 
     def init(key: PRNGKey, batch: Batch) -> tuple[Params, Carry]:
-        cond = jax.tree.map(lambda leaf: leaf[:1], batch.cond)
-        return pure.init(net, key, jnp.zeros((1, *shape), jnp.int32), jnp.zeros(1), cond), ()
+        return pure.init_on_one(net, key, batch, jnp.zeros((1, *shape), jnp.int32), jnp.zeros(1)), ()
 
     def loss(params: Params, carry: Carry, key: PRNGKey, batch: Batch) -> tuple[Array, tuple[Carry, Metrics]]:
         time_key, mask_key = jax.random.split(key)
-        x = _tokens(batch.x)
+        x = tokens(batch.x, "masked_diffusion")
         uniform = 1 - paths.strata(time_key, x.shape[0])
         return -bound(params, mask_key, uniform, x, batch.cond).mean(), (carry, {})
 
     def elbo(params: Params, key: PRNGKey, x: Data, cond: Cond = None) -> PerExample:
-        time_key, mask_key = jax.random.split(key)
-        share, tokens = paths.strata(time_key, x.shape[0]), _tokens(x)
-
-        def part(index_and_key: tuple[Any, PRNGKey]) -> PerExample:
-            index, key = index_and_key
-            return bound(params, key, 1 - (index + share) / num_bound_times, tokens, cond)
-
-        parts = jax.lax.map(part, (jnp.arange(num_bound_times), jax.random.split(mask_key, num_bound_times)))
-        return parts.mean(0)
+        (time_key, mask_key), x_0 = jax.random.split(key), tokens(x, "masked_diffusion")
+        part = lambda key, share: bound(params, key, 1 - share, x_0, cond)  # noqa: E731
+        return paths.stratified_mean(part, time_key, mask_key, x.shape[0], num_parts=num_bound_times)
 
     def sample(params: Params, key: PRNGKey, num: int, cond: Cond = None) -> Data:
         def step(key: PRNGKey, x_t: Data, t: Any, s: Any) -> Data:
@@ -134,9 +127,3 @@ def masked_diffusion(
         return x.astype(jnp.uint8) if num_levels <= 256 else x
 
     return Model(init=init, loss=loss, sample=sample, elbo=elbo)
-
-
-def _tokens(x: Data) -> Data:
-    if not jnp.issubdtype(x.dtype, jnp.integer):
-        raise ValueError(f"masked_diffusion expects integers, got data of type {x.dtype}")
-    return x.astype(jnp.int32)

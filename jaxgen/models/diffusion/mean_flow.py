@@ -120,8 +120,7 @@ def mean_flow(
         return u
 
     def init(key: PRNGKey, batch: Batch) -> tuple[Params, Carry]:
-        one = jax.tree.map(lambda leaf: leaf[:1], batch.cond)
-        return pure.init(net, key, jnp.zeros((1, *shape)), jnp.zeros((1, 2)), one), ()
+        return pure.init_on_one(net, key, batch, jnp.zeros((1, *shape)), jnp.zeros((1, 2))), ()
 
     def guided(params: Params, cond: Cond, x_t: Data, t: Any, velocity: Data) -> Data:
         """(4)."""

@@ -117,8 +117,7 @@ def shortcut(
         return u
 
     def init(key: PRNGKey, batch: Batch) -> tuple[Params, Carry]:
-        one = jax.tree.map(lambda leaf: leaf[:1], batch.cond)
-        params = pure.init(net, key, jnp.zeros((1, *shape)), jnp.zeros((1, 2)), one)
+        params = pure.init_on_one(net, key, batch, jnp.zeros((1, *shape)), jnp.zeros((1, 2)))
         return params, {"target": params} if target_decay else ()
 
     def advance(params: Params, carry: Carry) -> tuple[Params, Carry]:

@@ -26,7 +26,7 @@ from jaxtyping import Array, Float
 
 from jaxgen import paths
 from jaxgen.core import Model
-from jaxgen.distributions import categorical_log_prob, sum_event
+from jaxgen.distributions import categorical_log_prob, sum_event, tokens
 from jaxgen.nets import pure
 from jaxgen.nets.monotone import Monotone
 from jaxgen.paths import Parametrization, Time
@@ -74,9 +74,7 @@ def levels(num_levels: int) -> Reconstruction:
         raise ValueError(f"num_levels must be at least 2 and at most 256, got {num_levels}")
 
     def to_reals(x: Data) -> Data:
-        if not jnp.issubdtype(x.dtype, jnp.integer):
-            raise ValueError(f"vdm of levels expects integers, got data of type {x.dtype}")
-        return (2 * x.astype(jnp.float32) + 1) / num_levels - 1
+        return (2 * tokens(x, "vdm of levels").astype(jnp.float32) + 1) / num_levels - 1
 
     def logits(y: Data, gamma: Scalar) -> Float[Array, "n ... levels"]:
         return -0.5 * jnp.exp(-gamma) * (y[..., None] - to_reals(jnp.arange(num_levels))) ** 2
@@ -164,9 +162,8 @@ def vdm(
 
     def init(key: PRNGKey, batch: Batch) -> tuple[Params, Carry]:
         net_key, schedule_key = jax.random.split(key)
-        cond = jax.tree.map(lambda leaf: leaf[:1], batch.cond)
         return {
-            "net": pure.init(net, net_key, jnp.zeros((1, *shape)), jnp.zeros(1), cond),
+            "net": pure.init_on_one(net, net_key, batch, jnp.zeros((1, *shape)), jnp.zeros(1)),
             "schedule": pure.init(schedule, schedule_key, jnp.zeros(1)),
             "ends": {"first": jnp.float32(gamma_min), "length": jnp.float32(gamma_max - gamma_min)},
         }, ()
@@ -183,16 +180,11 @@ def vdm(
 
     def elbo(params: Params, key: PRNGKey, x: Data, cond: Cond = None) -> PerExample:
         time_key, noise_key, end_key = jax.random.split(key, 3)
-        strata, y = paths.strata(time_key, x.shape[0]), reconstruction.to_reals(x)
-
-        def part(index_and_key: tuple[Any, PRNGKey]) -> PerExample:
-            index, key = index_and_key
-            t = 1 - (index + strata) / num_bound_times
-            return error(params, key, *share_and_slope(params, t), y, cond)
-
-        parts = jax.lax.map(part, (jnp.arange(num_bound_times), jax.random.split(noise_key, num_bound_times)))
+        y = reconstruction.to_reals(x)
+        part = lambda key, share: error(params, key, *share_and_slope(params, 1 - share), y, cond)  # noqa: E731
+        parts = paths.stratified_mean(part, time_key, noise_key, x.shape[0], num_parts=num_bound_times)
         log_prob, prior = ends(params, end_key, x)
-        return log_prob - prior - parts.mean(0)
+        return log_prob - prior - parts
 
     def sample(params: Params, key: PRNGKey, num: int, cond: Cond = None) -> Data:
         key, last_key = jax.random.split(key)
