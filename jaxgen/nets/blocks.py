@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from jaxgen.nets.norm import GroupNorm
 from jaxgen.nets.time import fourier_features, time_features
 from jaxgen.types import Cond
 
@@ -98,7 +99,7 @@ NCSN_PLUS = DDPM_PLUS._replace(smooth=True, residual_input=True, features=fourie
 
 def norm(x: Image, style: Style, dtype: Any) -> Image:
     """Group norm, statistics in float32; a new layer of the module that calls."""
-    return nn.GroupNorm(num_groups=style.num_groups(x.shape[-1]), dtype=dtype)(x)
+    return GroupNorm(style.num_groups(x.shape[-1]), dtype=dtype)(x)
 
 
 def embed(features: Embedding, cond: Cond, *, width: int, num_classes: int, dtype: Any) -> Embedding:

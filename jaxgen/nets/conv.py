@@ -17,6 +17,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Shaped
 
 from jaxgen.nets.mlp import append_label
+from jaxgen.nets.norm import GroupNorm
 from jaxgen.types import Cond
 
 __all__ = ["ConvDecoder", "ConvEncoder", "depth_to_space"]
@@ -51,7 +52,7 @@ def _check_groups(widths: Sequence[int], num_groups: int) -> None:
 
 
 def _normalise(x: Float[Array, "n h w c"], num_groups: int) -> Float[Array, "n h w c"]:
-    return nn.GroupNorm(num_groups)(x) if num_groups else x
+    return GroupNorm(num_groups)(x) if num_groups else x
 
 
 class ConvEncoder(nn.Module):
