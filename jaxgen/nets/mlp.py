@@ -13,15 +13,19 @@ __all__ = ["MLP", "append_label"]
 
 
 def append_label(x: Float[Array, "n d"], cond: Cond, num_classes: int) -> Float[Array, "n e"]:
-    """Appends the one-hot label to a vector; without classes the vector is unchanged.
+    """Appends the one-hot label `cond [n]`, or a vector `cond [n, num_classes]`; without classes `x` is unchanged.
 
     Raises:
-        ValueError: if there are classes and no label.
+        ValueError: if there are classes and no label, or a vector of another width.
     """
     if num_classes == 0:
         return x
     if cond is None:
         raise ValueError(f"a network of {num_classes} classes needs a label for every example, got cond=None")
+    if cond.ndim == 2:
+        if cond.shape[1] != num_classes:
+            raise ValueError(f"expected vectors of width {num_classes} in cond, got shape {cond.shape}")
+        return jnp.concatenate([x, cond.astype(x.dtype)], axis=-1)
     return jnp.concatenate([x, nn.one_hot(cond, num_classes, dtype=x.dtype)], axis=-1)
 
 
@@ -31,7 +35,7 @@ class MLP(nn.Module):
     Attributes:
         features: widths of the hidden layers.
         out_dim: width of the output.
-        num_classes: number of labels appended one-hot to the input; 0 for none.
+        num_classes: number of labels appended one-hot to the input, or width of vectors appended; 0 for none.
         activation: nonlinearity of the hidden layers.
         zero_init: start with an output of zero.
     """

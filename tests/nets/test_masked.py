@@ -1,0 +1,80 @@
+"""Masked networks against their Jacobian by autodiff: strictly triangular in the stated order."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgen.nets.masked import MaskedMLP, degrees, random_degrees
+
+NUM_DIMS, WIDTHS, K = 5, (16, 12), 2
+ORDER = (3, 0, 4, 1, 2)
+
+
+def jacobian(net, x, cond=None, masks=None):
+    """Whether output i of any kind depends on input j, `[d, d]`, and the parameters."""
+    params = net.init(jax.random.key(0), x, cond)
+    derivative = jax.jit(jax.jacrev(lambda x: net.apply(params, x, cond, masks)[0]))(x)[:, :, 0]
+    return np.any(np.asarray(derivative) != 0, 1), params
+
+
+def before(order):
+    order = np.asarray(order)
+    return order[None, :] < order[:, None]
+
+
+@pytest.mark.parametrize("order", [None, ORDER])
+@pytest.mark.parametrize("num_classes", [0, 3])
+def test_an_output_depends_on_all_inputs_before_it_and_on_no_other(order, num_classes):
+    """The Jacobian by autodiff, with labels too."""
+    x, cond = jax.random.normal(jax.random.key(1), (1, NUM_DIMS)), jnp.ones(1, jnp.int32)
+    depends, _ = jacobian(MaskedMLP(WIDTHS, K, num_classes, order), x, cond if num_classes else None)
+    np.testing.assert_array_equal(depends, before(order or range(NUM_DIMS)))
+
+
+def test_random_masks_keep_their_own_order_under_the_same_parameters():
+    """The Jacobian by autodiff under ten masks, drawn inside `jit`."""
+    net, x = MaskedMLP(WIDTHS, K), jax.random.normal(jax.random.key(1), (1, NUM_DIMS))
+    params = net.init(jax.random.key(0), x)
+
+    @jax.jit
+    def one(key):
+        masks = random_degrees(key, NUM_DIMS, WIDTHS)
+        return masks.order, jax.jacrev(lambda x: net.apply(params, x, None, masks)[0])(x)[:, :, 0]
+
+    orders = set()
+    for key in jax.random.split(jax.random.key(2), 10):
+        order, derivative = one(key)
+        depends = np.any(np.asarray(derivative) != 0, 1)
+        assert not np.any(depends & ~before(order))
+        assert depends.sum() > 5
+        orders.add(tuple(np.asarray(order).tolist()))
+    assert len(orders) == 10
+
+
+def test_every_output_depends_on_a_vector_also_the_first_and_not_linearly():
+    """The second derivative by autodiff of the first output, which sees no input."""
+    net = MaskedMLP(WIDTHS, K, 4)
+    x, cond = jax.random.normal(jax.random.key(1), (1, NUM_DIMS)), jax.random.normal(jax.random.key(2), (1, 4))
+    params = jax.jit(net.init)(jax.random.key(0), x, cond)
+    output = lambda cond: net.apply(params, x, cond)[0]  # noqa: E731
+    first = jax.jit(jax.jacrev(output))(cond)[:, :, 0]
+    assert np.all(np.any(np.asarray(first) != 0, -1))
+    second = jax.jit(jax.hessian(lambda cond: output(cond)[0, 0]))(cond)
+    assert np.abs(second).max() > 1e-3
+
+
+def test_one_input_leaves_a_constant():
+    net, x = MaskedMLP((4,), 3), jnp.ones((2, 1))
+    depends, params = jacobian(net, x[:1])
+    assert not depends.any()
+    assert net.apply(params, x).shape == (2, 1, 3)
+
+
+def test_bad_values_are_named():
+    with pytest.raises(ValueError, match=r"got \(0, 0, 1\)"):
+        degrees(3, (4,), order=(0, 0, 1))
+    with pytest.raises(ValueError, match="cond=None"):
+        MaskedMLP((4,), 1, 2).init(jax.random.key(0), jnp.ones((1, 3)))
+    with pytest.raises(ValueError, match="width 2"):
+        MaskedMLP((4,), 1, 2).init(jax.random.key(0), jnp.ones((1, 3)), jnp.ones((1, 3)))
