@@ -33,6 +33,14 @@ PROG = "python -m benchmarks.peers"
 KINDS = ("train", "forward", "sample")
 SIDE, NUM_STEPS = 28, 50
 
+KEEP_MEMORY = ":".join(
+    [
+        os.environ.get("GLIBC_TUNABLES", ""),
+        "glibc.malloc.mmap_max=0:glibc.malloc.arena_max=1:glibc.malloc.trim_threshold=-1",
+    ]
+).strip(":")
+"""What `devices.keep_memory` sets here, for the peer: both keep freed memory."""
+
 
 def parser() -> cli.Parser:
     """The flags."""
@@ -78,8 +86,9 @@ def peer(python: str, sizes: dict[str, int]) -> Iterator[tuple[dict[str, Any], d
         UserError: if it cannot be started.
     """
     command = [python, str(Path(__file__).with_name("peer_diffusers.py")), json.dumps(sizes)]
+    environment = os.environ | {"GLIBC_TUNABLES": KEEP_MEMORY}
     try:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     except OSError as error:
         raise UserError(f"--peer {python} cannot be started: {error.strerror}") from error
     assert process.stdin is not None
@@ -123,6 +132,7 @@ def main(argv: Sequence[str]) -> int:
     for name in ("channels", "batch", "repeats", "seconds"):
         if getattr(args, name) <= 0:
             raise UserError(f"--{name} must be above 0, got {getattr(args, name)}")
+    devices.keep_memory()
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     sizes = {"channels": args.channels, "batch": args.batch, "side": SIDE, "num_steps": NUM_STEPS, "threads": threads}
     count, work = ours(args.channels, args.batch)

@@ -1,5 +1,6 @@
 """Devices, compiler options and the compilation cache: what a command does before it computes."""
 
+import ctypes
 import functools
 import hashlib
 import importlib.metadata
@@ -13,7 +14,7 @@ import jax
 from experiments.errors import UserError
 from jaxgen import parallel
 
-__all__ = ["PLACEMENTS", "compiler_options", "cpu_compiler_options", "environment", "placement", "setup"]
+__all__ = ["PLACEMENTS", "compiler_options", "cpu_compiler_options", "environment", "keep_memory", "placement", "setup"]
 
 PLACEMENTS = ("jit", "pmap", "mesh")
 """Names that `--parallel` takes."""
@@ -23,17 +24,33 @@ PACKAGES = ("jaxgen", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "num
 CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 """Keeps convolutions off a library path of XLA:CPU that runs on one core (measured in `benchmarks/README.md`)."""
 
+MALLOC_OPTIONS = {"M_ARENA_MAX": (-8, 1), "M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, -1)}
+"""Numbers and values of `mallopt`: one heap, nothing outside it, nothing given back (GNU C library, <malloc.h>)."""
+
 
 def setup() -> None:
-    """Turns the persistent compilation cache on for everything, however short its compilation.
+    """Turns the persistent compilation cache on for everything, however short its compilation, and keeps memory.
 
     A second run then starts in seconds. The cache lies in the folder that `JAX_COMPILATION_CACHE_DIR` names, or else
     in the user's own cache folder, apart for each kind of processor. Call it before the first computation.
     """
+    keep_memory()
     if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", str(_cache_dir()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def keep_memory() -> bool:
+    """Has the C library keep the memory that is freed, for the next step to use; true if it knows how.
+
+    XLA:CPU allocates what a step needs anew at every step. Given back in between, a gigabyte costs a quarter of a
+    million page faults each time, a fifth to a half of a training step (`benchmarks/README.md`).
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return all([mallopt(option, value) for option, value in MALLOC_OPTIONS.values()])
 
 
 def _cache_dir() -> Path:

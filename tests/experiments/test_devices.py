@@ -1,7 +1,10 @@
 """What the commands know of the devices."""
 
 import json
+import os
 import platform
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -37,6 +40,31 @@ def test_the_environment_is_plain_and_does_not_name_the_machine():
     text = json.dumps(devices.environment())
     assert jax.__version__ in text
     assert platform.node() not in text or len(platform.node()) < 4
+
+
+FAULTS = """
+import resource, sys
+from experiments import devices
+if sys.argv[1] == "keep" and not devices.keep_memory():
+    sys.exit(3)
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    bytearray(b"x") * 2**26
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(faults)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the GNU C library only")
+def test_memory_that_is_kept_costs_no_page_faults_when_it_is_used_again():
+    """The kernel's own count of page faults, of 64 MiB written for the third time."""
+    env = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    counts = [
+        int(subprocess.check_output([sys.executable, "-c", FAULTS, how], text=True, env=env)) for how in ("keep", "not")
+    ]
+    pages = 2**26 // os.sysconf("SC_PAGE_SIZE")
+    assert counts[0] < pages / 100
+    assert counts[1] > pages / 2
 
 
 @pytest.fixture
