@@ -3,13 +3,14 @@
     python -m benchmarks.peers --peer PYTHON [--channels 32] [--batch 64] [--repeats 7] [--seconds 2]
 
 PYTHON is the interpreter of an environment with torch and diffusers. Measured are a train step (of noise prediction),
-one forward pass, and samples by 50 steps of DDIM. Both networks must have the same number of parameters. Last comes
-what a sample costs in forward passes.
+one forward pass, and samples by 50 steps of DDIM. Both networks must have the same number of parameters, and both
+processes keep the memory that is freed. Last comes what a sample costs in forward passes, these two in turns.
 """
 
 import contextlib
 import json
 import os
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -110,15 +111,24 @@ def peer(python: str, sizes: dict[str, int]) -> Iterator[tuple[dict[str, Any], d
         process.wait()
 
 
-def table(found: dict[str, dict[str, Measured]], batch: int) -> str:
+def prices(forward: Callable[[], Any], sample: Callable[[], Any], *, repeats: int) -> list[float]:
+    """What a sample costs in units of its number of forward passes, measured in pairs one after the other."""
+
+    def passes() -> Any:
+        return [forward() for _ in range(NUM_STEPS)][-1]
+
+    found = compare({"sample": sample, "passes": passes}, repeats=repeats, seconds=0.0)  # blocks of one call
+    return [b / a for a, b in zip(found["sample"].rates, found["passes"].rates, strict=True)]
+
+
+def table(found: dict[str, dict[str, Measured]], price: list[float], batch: int) -> str:
     """Rates, the ratio, and the price of a sample in forward passes."""
     lines = [f"{'':10}{'jaxgen/s':>12}{'diffusers/s':>14}{'ratio':>8}   images/s of jaxgen"]
     for kind, both in found.items():
         one, other = both["jaxgen"].rate, both["diffusers"].rate
         lines.append(f"{kind:10}{one:12.4g}{other:14.4g}{one / other:8.2f}   {one * batch:.4g}")
-    for name in ("jaxgen", "diffusers"):
-        price = found["forward"][name].rate / found["sample"][name].rate
-        lines.append(f"{name}: {NUM_STEPS} steps cost {price:.1f} forward passes, {price / NUM_STEPS:.3f} a step")
+    middle, low, high = statistics.median(price), min(price), max(price)
+    lines.append(f"jaxgen: {NUM_STEPS} steps cost {middle:.3f} ({low:.3f} to {high:.3f}) x {NUM_STEPS} forward passes")
     return "\n".join(lines)
 
 
@@ -144,13 +154,16 @@ def main(argv: Sequence[str]) -> int:
         for kind in KINDS:
             found[kind] = compare(both[kind], repeats=args.repeats, seconds=args.seconds)
             print(kind, {name: each.rates for name, each in found[kind].items()}, file=sys.stderr)
+    price = prices(work["forward"], work["sample"], repeats=args.repeats)
     environment = {**devices.environment(), "peer": described["versions"], "params": count}
     if args.json:
         rates = {kind: {name: each.rates for name, each in pair.items()} for kind, pair in found.items()}
-        Path(args.json).write_text(json.dumps({"rates": rates, "environment": environment}) + "\n", encoding="utf-8")
+        Path(args.json).write_text(
+            json.dumps({"rates": rates, "price": price, "environment": environment}) + "\n", encoding="utf-8"
+        )
     said = ", ".join(f"{name} {version}" for name, version in described["versions"].items())
     print(f"{environment['hardware']}\njax {jax.__version__}, {said}; {count} parameters, batch {args.batch}")
-    print(table(found, args.batch))
+    print(table(found, price, args.batch))
     return 0
 
 

@@ -84,6 +84,7 @@ def measure(kind: str, config_name: str, options: dict[str, Any]) -> dict[str, A
     Returns:
         What was measured, with what it depends on.
     """
+    devices.keep_memory()
     module = configs.load(config_name)
     config = module.Config()
     if options["size"]:

@@ -1,5 +1,7 @@
 """The benchmarks against peers and closed forms: a peer that only answers, and the error of a likelihood."""
 
+import collections
+
 import pytest
 
 from benchmarks import likelihood, peers
@@ -30,16 +32,22 @@ def test_a_peer_that_cannot_answer_is_named(python, message):
 
 
 def test_the_table_has_ratios_and_the_price_of_a_sample():
-    """Ours takes 60 forward passes for a sample and the peer 50; ours trains at twice the rate."""
+    """Ours trains at twice the rate of the peer."""
     rates = {"train": (4.0, 2.0), "forward": (60.0, 50.0), "sample": (1.0, 1.0)}
     found = {
         kind: {name: Measured(0.0, [rate], 0, None) for name, rate in zip(("jaxgen", "diffusers"), pair, strict=True)}
         for kind, pair in rates.items()
     }
-    lines = peers.table(found, 64).splitlines()
+    lines = peers.table(found, [1.2, 1.0, 1.01], 64).splitlines()
     assert lines[1].split() == ["train", "4", "2", "2.00", "256"]
-    assert lines[4] == "jaxgen: 50 steps cost 60.0 forward passes, 1.200 a step"
-    assert lines[5] == "diffusers: 50 steps cost 50.0 forward passes, 1.000 a step"
+    assert lines[4] == "jaxgen: 50 steps cost 1.010 (1.000 to 1.200) x 50 forward passes"
+
+
+def test_a_sample_is_priced_against_as_many_forward_passes_as_it_has_steps():
+    calls = collections.Counter()
+    found = peers.prices(lambda: calls.update(["forward"]), lambda: calls.update(["sample"]), repeats=3)
+    assert len(found) == 3
+    assert calls["forward"] == peers.NUM_STEPS * calls["sample"]
 
 
 def test_errors_of_the_likelihood_fall_with_the_steps(monkeypatch, tmp_path):
