@@ -12,7 +12,7 @@ import difflib
 from collections.abc import Callable
 from functools import partial
 
-from experiments.data import binary, digits, mnist, prepared, toy
+from experiments.data import binary, digits, mnist, prepared, tables, text, toy
 from experiments.data.feed import batch, eval_batches
 from experiments.data.records import Dataset, Split
 from experiments.errors import UserError
@@ -41,6 +41,11 @@ def _sources() -> dict[str, tuple[str, Callable[[], Dataset]]]:
         for ending, (how, view) in _BINARY.items():
             sources[f"{name}_{ending}"] = f"{name}, {how}", partial(_viewed, read, view)
     sources["mnist_static"] = "MNIST under one fixed stochastic binarisation, without labels", mnist.static
+    sources["shakespeare"] = "windows of 65 characters of tiny Shakespeare, levels 0..64", text.shakespeare
+    for name, table in tables.REALS.items():
+        sources[f"uci_{name}"] = f"{table.what}, standardised reals", partial(tables.reals, name)
+    for name, width in tables.BITS.items():
+        sources[f"debd_{name}"] = f"{width} bits of the density estimation benchmark", partial(tables.bits, name)
     for name in toy.DENSITIES:
         sources[f"toy_{name}"] = f"points on the plane from the density {name}", partial(toy.dataset, name)
     return sources

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from experiments.errors import UserError
 
-__all__ = ["File", "read_gz"]
+__all__ = ["File", "read", "read_gz"]
 
 _NO_FILES_NEEDED = "(--data digits needs no files)"
 
@@ -44,6 +44,31 @@ def _find(dataset: str, relative: str) -> Path:
     return path
 
 
+def _stamp(path: Path, content: bytes) -> str:
+    return f"{path.name} sha256 {hashlib.sha256(content).hexdigest()[:12]}"
+
+
+def read(dataset: str, relative: str) -> File:
+    """Reads a file of the data folder as it is.
+
+    Args:
+        dataset: name of the data set, for messages.
+        relative: path of the file in the folder.
+
+    Returns:
+        The `File`.
+
+    Raises:
+        UserError: if JAXGEN_DATA is not set, or the file is missing or unreadable.
+    """
+    path = _find(dataset, relative)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"data set {dataset}: cannot read {path}: {error}; get a fresh copy of this file") from error
+    return File(path, content, _stamp(path, content))
+
+
 def read_gz(dataset: str, relative: str) -> File:
     """Reads a gzipped file of the data folder; gzip's own checksum is verified.
 
@@ -63,4 +88,4 @@ def read_gz(dataset: str, relative: str) -> File:
         content = gzip.decompress(packed)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"data set {dataset}: cannot read {path}: {error}; get a fresh copy of this file") from error
-    return File(path, content, f"{path.name} sha256 {hashlib.sha256(packed).hexdigest()[:12]}")
+    return File(path, content, _stamp(path, packed))
