@@ -11,8 +11,7 @@ from jaxgen import bijections as b
 from jaxgen.nets.mlp import MLP
 from jaxgen.nets.resnet import ResNet
 from jaxgen.types import Batch
-
-NUM_CLASSES = 3
+from tests.bijecting import NUM_CLASSES, check_inverse, check_log_det, measure, perturbed, prepared
 
 
 def mlp(out_dim):
@@ -23,14 +22,17 @@ def conv(out_channels):
     return ResNet(4, out_channels, 1, NUM_CLASSES)
 
 
+ORDERS = ((2, 0, 1, 3), (1, 0, 3, 2), (3, 1, 0, 2))
 LAYER = b.chain(b.actnorm(), b.coupling(mlp(4)), b.reverse())
 CASES = {
     "affine": (b.affine(-1, 2), (5,)),
     "affine_negative": (b.affine(0.5, -0.3), (2, 3)),
     "logit": (b.logit(0.05), (5,)),
+    "sigmoid": (b.sigmoid(), (5,)),
     "reshape": (b.reshape((2, 3), (6,)), (2, 3)),
     "reverse": (b.reverse(), (5,)),
     "permute": (b.permute((2, 0, 1)), (2, 3)),
+    "permutations": (b.repeat(lambda i: b.permutations(ORDERS, i), 3), (2, 4)),
     "squeeze": (b.squeeze(), (4, 2, 3)),
     "invert_affine": (b.invert(b.affine(-1, 2)), (5,)),
     "actnorm": (b.actnorm(), (2, 3)),
@@ -45,55 +47,23 @@ CASES = {
 }
 
 
-def prepared(name, num=3):
-    """A bijection, parameters far from a fresh start, and data in the unit cube (which all of them accept)."""
-    bijection, shape = CASES[name]
-    x = jax.random.uniform(jax.random.key(1), (num, *shape), minval=0.05, maxval=0.95)
-    cond = jnp.arange(num) % NUM_CLASSES
-    return bijection, jax.jit(lambda: perturbed(bijection.init(jax.random.key(2), x, cond)))(), x, cond
-
-
-def perturbed(params):
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(3), max(len(leaves), 1))
-    return tree.unflatten(
-        [leaf + 0.3 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=False)]
-    )
-
-
 @functools.cache
 def measured(name):
-    """Data, base and restored data; log-determinants of both ways, and that of the forward Jacobian by autodiff."""
-    bijection, params, x, cond = prepared(name)
-
-    def flat(y, c):
-        return bijection.forward_and_log_det(params, y.reshape(1, *x.shape[1:]), c[None])[0].reshape(-1)
-
-    @jax.jit
-    def both_ways(x):
-        z, log_det = bijection.forward_and_log_det(params, x, cond)
-        restored, back = bijection.inverse_and_log_det(params, z, cond)
-        jacobian = jax.vmap(jax.jacrev(flat))(x.reshape(len(x), -1), cond)
-        return x, z, restored, log_det, back, jnp.linalg.slogdet(jacobian)[1]
-
-    return both_ways(x)
+    return measure(*CASES[name])
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_log_det_is_that_of_the_jacobian_by_autodiff(name):
-    *_, log_det, _, oracle = measured(name)
-    assert log_det.shape == (3,)
-    np.testing.assert_allclose(log_det, oracle, rtol=1e-4, atol=1e-4)
+    check_log_det(measured(name))
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_inverse_undoes_forward_to_1e_5_in_float32_and_its_jacobian(name):
     """Its log-determinant by the inverse function theorem: minus that of the forward Jacobian by autodiff."""
-    x, z, restored, _, back, oracle = measured(name)
+    found = measured(name)
     if name not in {"reshape", "squeeze", "checkerboard"}:
-        assert jnp.abs(z - x).max() > 0.05, "the map under test does nothing"
-    np.testing.assert_allclose(restored, x, atol=1e-5)
-    np.testing.assert_allclose(back, -oracle, rtol=1e-4, atol=1e-4)
+        assert jnp.abs(found.z - found.x).max() > 0.05, "the map under test does nothing"
+    check_inverse(found)
 
 
 def test_affine_and_logit_are_their_formulas():
@@ -130,6 +100,23 @@ def test_permute_takes_where_it_says():
     np.testing.assert_array_equal(b.forward(b.permute((2, 0, 1)), {}, x), [[2, 0, 1]])
 
 
+def test_a_loop_over_permutations_is_those_of_numpy_one_after_the_other():
+    x = np.arange(4.0)
+    z, _ = jax.jit(CASES["permutations"][0].forward_and_log_det)({}, x[None])
+    np.testing.assert_array_equal(z[0], x[list(ORDERS[0])][list(ORDERS[1])][list(ORDERS[2])])
+
+
+def test_sigmoid_is_that_of_scipy_and_the_logit_ends_where_the_interval_does():
+    """Documented: infinite at the ends of the interval, NaN outside, also under `jit`."""
+    from scipy import special
+
+    x = jnp.array([[-3.0, 0.0, 5.0]])
+    np.testing.assert_allclose(b.forward(b.sigmoid(), {}, x), special.expit(np.asarray(x)), rtol=1e-6)
+    z, log_det = jax.jit(b.logit(0.0).forward_and_log_det)({}, jnp.array([[0.0], [1.0], [1.5], [-0.1]]))
+    np.testing.assert_array_equal(z[:, 0], [-np.inf, np.inf, np.nan, np.nan])
+    np.testing.assert_array_equal(log_det, [np.inf, np.inf, np.nan, np.nan])
+
+
 def test_rearrangements_keep_integers_exact():
     x = jnp.arange(6, dtype=jnp.uint8).reshape(1, 2, 3)
     z, log_det = b.reshape((2, 3), (6,)).forward_and_log_det({}, x)
@@ -146,7 +133,8 @@ def test_actnorm_starts_with_standardised_channels_at_every_link_of_a_repeat():
 
 
 def test_repeat_is_a_chain_of_its_links():
-    bijection, params, x, cond = prepared("repeat")
+    bijection, shape = CASES["repeat"]
+    params, x, cond = prepared(bijection, shape)
     links = [jax.tree.map(lambda leaf, i=i: leaf[i], params) for i in range(3)]
     unrolled = b.chain(LAYER, LAYER, LAYER)
     named = {str(i): link for i, link in enumerate(links)}
@@ -220,6 +208,8 @@ def test_a_flow_of_one_affine_map_is_the_normal_density():
         (lambda: b.logit(0.5), "0.5"),
         (lambda: b.reshape((2, 3), (5,)), "equal size"),
         (lambda: b.permute((0, 0, 1)), "permutation"),
+        (lambda: b.permutations((), 0), "permutations"),
+        (lambda: b.permutations(((0, 1), (0, 1, 2)), 0), "same d"),
         (lambda: b.repeat(b.reverse(), 0), "num"),
         (lambda: b.scale_shift(max_log_scale=0.0), "max_log_scale"),
         (lambda: b.forward(b.squeeze(), {}, jnp.ones((1, 3, 4, 1))), "even sides"),

@@ -98,14 +98,15 @@ def chain(*links: Bijection) -> Bijection:
     return Bijection(init, forward_and_log_det, inverse_and_log_det)
 
 
-def repeat(bijection: Bijection, num: int, *, unroll: int = 1) -> Bijection:
+def repeat(bijection: Bijection | Callable[[Any], Bijection], num: int, *, unroll: int = 1) -> Bijection:
     """The same bijection `num` times, each time with parameters of its own, as one `lax.scan`.
 
     The program, and so the time to compile it, does not grow with `num`. Every leaf of the parameters has a first axis
     of length `num`, in forward order.
 
     Args:
-        bijection: a bijection that keeps shape and type.
+        bijection: a bijection that keeps shape and type, or a function that makes the one of each repetition from its
+            number 0 .. num - 1 (traced), with parameters of one structure.
         num: number of repetitions, at least 1.
         unroll: repetitions in one iteration of the loop; more than `num` leave no loop. Parameters and results stay
             the same, time does not: on a CPU, XLA differentiates convolutions inside a loop very slowly.
@@ -116,24 +117,29 @@ def repeat(bijection: Bijection, num: int, *, unroll: int = 1) -> Bijection:
     if num < 1 or unroll < 1:
         raise ValueError(f"num and unroll must be at least 1, got {num} and {unroll}")
 
+    def link(index: Any) -> Bijection:
+        return bijection(index) if callable(bijection) else bijection
+
     def init(key: PRNGKey, x: Data, cond: Cond = None) -> Params:
-        def step(x: Data, key: PRNGKey) -> tuple[Data, Params]:
-            params = bijection.init(key, x, cond)
-            return forward(bijection, params, x, cond), params
+        def step(x: Data, key_and_index: tuple[PRNGKey, Any]) -> tuple[Data, Params]:
+            key, index = key_and_index
+            params = link(index).init(key, x, cond)
+            return forward(link(index), params, x, cond), params
 
-        return jax.lax.scan(step, x, jax.random.split(key, num))[1]
+        return jax.lax.scan(step, x, (jax.random.split(key, num), jnp.arange(num)))[1]
 
-    def scan(function: Callable[..., Any], params: Params, x: Data, cond: Cond, *, reverse: bool) -> Any:
-        def step(state: tuple[Data, PerExample], params: Params) -> tuple[tuple[Data, PerExample], None]:
-            x, log_det = function(params, state[0], cond)
+    def scan(field: str, params: Params, x: Data, cond: Cond, *, reverse: bool) -> Any:
+        def step(state: tuple[Data, PerExample], own: tuple[Params, Any]) -> tuple[tuple[Data, PerExample], None]:
+            x, log_det = getattr(link(own[1]), field)(own[0], state[0], cond)
             return (x, state[1] + log_det), None
 
-        return jax.lax.scan(step, (x, zero_log_det(x)), params, length=num, reverse=reverse, unroll=unroll)[0]
+        xs = (params, jnp.arange(num))
+        return jax.lax.scan(step, (x, zero_log_det(x)), xs, reverse=reverse, unroll=unroll)[0]
 
     def forward_and_log_det(params: Params, x: Data, cond: Cond = None) -> tuple[Data, PerExample]:
-        return scan(bijection.forward_and_log_det, params, x, cond, reverse=False)
+        return scan("forward_and_log_det", params, x, cond, reverse=False)
 
     def inverse_and_log_det(params: Params, z: Data, cond: Cond = None) -> tuple[Data, PerExample]:
-        return scan(bijection.inverse_and_log_det, params, z, cond, reverse=True)
+        return scan("inverse_and_log_det", params, z, cond, reverse=True)
 
     return Bijection(init, forward_and_log_det, inverse_and_log_det)

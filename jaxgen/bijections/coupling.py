@@ -9,6 +9,7 @@ its raw parameters are zero, so a network whose output starts at zero makes a co
 Source: Density estimation using Real NVP, https://arxiv.org/abs/1605.08803.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 from jaxgen.bijections.base import Bijection
 from jaxgen.types import Cond, Data, Params, PerExample, PRNGKey
 
-__all__ = ["Elementwise", "Partition", "coupling", "factor_out", "halves", "scale_shift"]
+__all__ = ["Elementwise", "Partition", "coupling", "factor_out", "halves", "scale_shift", "shift"]
 
 
 class Partition(NamedTuple):
@@ -63,11 +64,26 @@ def halves(*, swap: bool = False) -> Partition:
     return Partition(split, merge)
 
 
+def shift() -> Elementwise:
+    """Additive map z = x + t, which keeps volumes.
+
+    Source: NICE: Non-linear Independent Components Estimation, https://arxiv.org/abs/1410.8516.
+    """
+
+    def forward_and_log_det(raw: Data, x: Data) -> tuple[Data, Data]:
+        return x + raw[..., 0], jnp.zeros_like(x)
+
+    def inverse_and_log_det(raw: Data, z: Data) -> tuple[Data, Data]:
+        return z - raw[..., 0], jnp.zeros_like(z)
+
+    return Elementwise(1, forward_and_log_det, inverse_and_log_det)
+
+
 def scale_shift(*, max_log_scale: float = 2.0) -> Elementwise:
     """Affine map z = x exp(s) + t, with the softly bounded log-scale s = max_log_scale tanh(raw / max_log_scale).
 
     Args:
-        max_log_scale: bound of |s|, above 0.
+        max_log_scale: bound of |s|, above 0; infinity leaves s = raw.
 
     Raises:
         ValueError: if the bound is not positive.
@@ -76,6 +92,8 @@ def scale_shift(*, max_log_scale: float = 2.0) -> Elementwise:
         raise ValueError(f"max_log_scale must be above 0, got {max_log_scale}")
 
     def unpack(raw: Data) -> tuple[Data, Data]:
+        if math.isinf(max_log_scale):
+            return raw[..., 0], raw[..., 1]
         return max_log_scale * jnp.tanh(raw[..., 0] / max_log_scale), raw[..., 1]
 
     def forward_and_log_det(raw: Data, x: Data) -> tuple[Data, Data]:

@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int
 
-from jaxgen.bijections.base import Bijection, no_params, zero_log_det
+from jaxgen.bijections.base import Bijection, invert, no_params, zero_log_det
 from jaxgen.types import Cond, Data, Params, PerExample
 
-__all__ = ["affine", "checkerboard", "logit", "permute", "reshape", "reverse", "squeeze"]
+__all__ = ["affine", "checkerboard", "logit", "permutations", "permute", "reshape", "reverse", "sigmoid", "squeeze"]
 
 Result = tuple[Data, PerExample]
 
@@ -65,7 +66,8 @@ def logit(alpha: float = 0.05) -> Bijection:
     """From the unit interval to the reals, z = ln p - ln(1 - p) with p = alpha + (1 - 2 alpha) x.
 
     log_det = sum_d ln(1 - 2 alpha) - ln(p (1 - p)), and -ln(p (1 - p)) = softplus(z) + softplus(-z) serves both
-    directions. The inverse of a z far out lies outside [0, 1], by alpha / (1 - 2 alpha) at most.
+    directions. The inverse of a z far out lies outside [0, 1], by alpha / (1 - 2 alpha) at most. Where p is 0 or 1, z
+    and log_det are infinite; where it is outside [0, 1] they are NaN, since values cannot be refused under `jax.jit`.
 
     Args:
         alpha: keeps x = 0 and x = 1 from infinity, 0 <= alpha < 0.5 (with 0, x must lie inside the open interval).
@@ -93,6 +95,11 @@ def logit(alpha: float = 0.05) -> Bijection:
         return (jax.nn.sigmoid(z) - alpha) / width, -log_det(z)
 
     return Bijection(no_params, forward_and_log_det, inverse_and_log_det)
+
+
+def sigmoid() -> Bijection:
+    """From the reals to the open unit interval, z = 1 / (1 + exp(-x)): the inverse of `logit(0)`."""
+    return invert(logit(0.0))
 
 
 def reshape(in_shape: Sequence[int], out_shape: Sequence[int]) -> Bijection:
@@ -138,6 +145,29 @@ def permute(order: Sequence[int]) -> Bijection:
         raise ValueError(f"order must be a permutation of 0, ..., {len(order) - 1}, got {order}")
     back = tuple(sorted(range(len(order)), key=order.__getitem__))
     return _rearrangement(lambda x: x[..., jnp.array(order)], lambda z: z[..., jnp.array(back)])
+
+
+def permutations(orders: Sequence[Sequence[int]], index: int | Int[Array, ""]) -> Bijection:
+    """One of a batch of permutations of the last axis: z[..., i] = x[..., orders[index][i]].
+
+    The index may be traced: `repeat(lambda i: chain(layer, permutations(orders, i)), len(orders))` is one loop whose
+    layers reorder each in a way of its own.
+
+    Args:
+        orders: permutations of 0, ..., d - 1.
+        index: which of them; a traced one outside of the batch is brought to its ends.
+
+    Raises:
+        ValueError: if one is not a permutation, their lengths differ, or the batch is empty.
+    """
+    orders = tuple(tuple(order) for order in orders)
+    if not orders or any(sorted(order) != list(range(len(orders[0]))) for order in orders):
+        raise ValueError(f"orders must be permutations of 0, ..., d - 1 with the same d, got {orders}")
+
+    def order() -> Int[Array, " d"]:
+        return jnp.array(orders)[index]
+
+    return _rearrangement(lambda x: x[..., order()], lambda z: z[..., jnp.argsort(order())])
 
 
 def _space_to_depth(x: Data) -> Data:

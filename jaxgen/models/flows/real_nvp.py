@@ -24,19 +24,21 @@ from jaxgen.bijections import (
     chain,
     checkerboard,
     coupling,
-    factor_out,
+    coupling_layers,
     flow,
     invert,
     logit,
+    multi_scale,
     repeat,
     reverse,
+    scale_shift,
     squeeze,
 )
 from jaxgen.core import Model
 from jaxgen.nets.mlp import MLP
 from jaxgen.nets.resnet import ResNet
 
-__all__ = ["multi_scale", "real_nvp", "real_nvp_image"]
+__all__ = ["real_nvp", "real_nvp_image"]
 
 
 def real_nvp(num_dims: int, *, num_layers: int = 8, features: Sequence[int] = (64, 64), num_classes: int = 0) -> Model:
@@ -46,7 +48,7 @@ def real_nvp(num_dims: int, *, num_layers: int = 8, features: Sequence[int] = (6
         num_dims: D >= 2, the number of data dimensions.
         num_layers: number of coupling layers; they run as one `lax.scan`, so compile time does not grow with it.
         features: widths of the hidden layers of each conditioner, an `MLP`.
-        num_classes: number of labels in `cond`; 0 ignores `cond`.
+        num_classes: number of labels, or width of the vectors, in `cond`; 0 ignores `cond`.
 
     Returns:
         A `Model` of reals `[n, D]` with exact `log_prob`, `encode` and `decode`.
@@ -56,11 +58,11 @@ def real_nvp(num_dims: int, *, num_layers: int = 8, features: Sequence[int] = (6
 
     Source: Density estimation using Real NVP, https://arxiv.org/abs/1605.08803.
     """
-    if num_dims < 2:
-        raise ValueError(f"a coupling layer needs num_dims of at least 2, got {num_dims}")
-    num_changed = num_dims - num_dims // 2
-    net = MLP(tuple(features), 2 * num_changed, num_classes, zero_init=True)
-    return flow(repeat(chain(coupling(net), reverse()), num_layers), (num_dims,))
+
+    def net(num_outputs: int) -> MLP:
+        return MLP(tuple(features), num_outputs, num_classes, zero_init=True)
+
+    return flow(coupling_layers(num_dims, net, scale_shift(), num_layers=num_layers), (num_dims,))
 
 
 def real_nvp_image(
@@ -99,39 +101,20 @@ def real_nvp_image(
     def net(out_channels: int) -> ResNet:
         return ResNet(features, out_channels, num_blocks, num_classes, zero_init=True)
 
-    return flow(chain(logit(alpha), multi_scale(shape, net, num_scales=num_scales, num_layers=num_layers)), shape)
+    layers = multi_scale(
+        shape,
+        lambda channels: _level(channels, net, num_layers),
+        lambda channels: _layers(net(channels), num_layers),
+        num_levels=num_scales,
+        num_halvings=num_scales,
+    )
+    return flow(chain(logit(alpha), layers), shape)
 
 
-def multi_scale(
-    shape: Sequence[int], net: Callable[[int], nn.Module], *, num_scales: int, num_layers: int
-) -> Bijection:
-    """The bijection (3) of images, which keeps their shape.
-
-    Args:
-        shape: (height, width, channels) of the images; 2^num_scales divides both sides.
-        net: `out_channels -> linen module`, the conditioner of a coupling layer; its output should start at zero.
-        num_scales: number of times that the sides are halved, at least 1.
-        num_layers: number of coupling layers of each kind (checkerboard, channels) at each scale.
-
-    Raises:
-        ValueError: if the sides cannot be halved so often, or a number is out of range.
-    """
-    divisor = 2**num_scales
-    if len(shape) != 3 or num_scales < 1 or shape[0] % divisor or shape[1] % divisor:
-        raise ValueError(
-            f"expected images (height, width, channels) with sides divisible by 2^num_scales and num_scales of at "
-            f"least 1, got shape {tuple(shape)} and num_scales {num_scales}"
-        )
-    return _scale(shape[2], net, num_scales, num_layers)
-
-
-def _scale(channels: int, net: Callable[[int], nn.Module], num_scales: int, num_layers: int) -> Bijection:
-    """One scale of (3) and those below it."""
-    if num_scales == 0:
-        return _layers(net(channels), num_layers)
+def _level(channels: int, net: Callable[[int], nn.Module], num_layers: int) -> Sequence[Bijection]:
+    """What is done at one scale of (3) before channels are factored out."""
     layers = _layers(net(4 * channels), num_layers)
-    rest = _scale(2 * channels, net, num_scales - 1, num_layers)
-    return chain(checkerboard(), layers, invert(checkerboard()), squeeze(), layers, factor_out(rest), invert(squeeze()))
+    return checkerboard(), layers, invert(checkerboard()), squeeze(), layers
 
 
 def _layers(net: nn.Module, num_layers: int) -> Bijection:
