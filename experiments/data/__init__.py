@@ -12,7 +12,7 @@ import difflib
 from collections.abc import Callable
 from functools import partial
 
-from experiments.data import binary, digits, mnist, prepared, tables, text, toy
+from experiments.data import binary, digits, legal, mnist, prepared, tables, text, toy
 from experiments.data.feed import batch, eval_batches
 from experiments.data.records import Dataset, Split
 from experiments.errors import UserError
@@ -72,13 +72,14 @@ def load(name: str) -> Dataset:
         The `Dataset`.
 
     Raises:
-        UserError: if the name is unknown, or a file or package that it needs is missing or damaged.
+        UserError: if the name is unknown, a file or package that it needs is missing or damaged, or the data holds a
+            NaN, a level or a label out of range.
     """
     if name.startswith(prepared.PREFIX):
-        return prepared.load(name)
+        return legal.checked(prepared.load(name))
     sources = _sources()
     if name not in sources:
         close = difflib.get_close_matches(name, sources, n=1)
         hint = f" (did you mean {close[0]}?)" if close else ""
         raise UserError(f"unknown data set {name!r}{hint}: expected {', '.join(sources)} or {prepared.PREFIX}NAME")
-    return sources[name][1]()
+    return legal.checked(sources[name][1]())

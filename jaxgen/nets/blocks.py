@@ -26,6 +26,7 @@ __all__ = [
     "AttentionBlock",
     "ResidualBlock",
     "Style",
+    "blur",
     "embed",
     "halved",
     "norm",
@@ -55,8 +56,8 @@ class Style(NamedTuple):
         skip_scale: factor of every sum of a branch and what is carried around it.
         resample_blocks: residual blocks halve and double the sides; otherwise single convolutions do.
         project_resampled: what is carried around such a block goes through a 1x1 convolution.
-        smooth: sides are halved and doubled by linear interpolation; otherwise by means and copies of pixels.
-        residual_input: the image, halved along with the levels through convolutions, is added to each level.
+        smooth: sides are halved and doubled with the filter (1, 3, 3, 1); otherwise by means and copies of pixels.
+        residual_input: the image, halved along with the levels through this filter and convolutions, is added to each.
         attention_up_once: attention follows only the last block of a level on the way up.
         head_width: channels of one attention head; `None` for a single head.
         features: `(t, num) -> features [n, num]` of the noise level.
@@ -94,7 +95,9 @@ DDPM_PLUS = Style(
 """Song and others, for variance-preserving paths."""
 
 NCSN_PLUS = DDPM_PLUS._replace(smooth=True, residual_input=True, features=fourier_features, feature_multiple=2)
-"""Song and others, for variance-exploding paths; their filter (1, 3, 3, 1) is linear interpolation off the border."""
+"""Song and others, for variance-exploding paths."""
+
+_TAPS = (0.125, 0.375, 0.375, 0.125)
 
 
 def norm(x: Image, style: Style, dtype: Any) -> Image:
@@ -105,6 +108,8 @@ def norm(x: Image, style: Style, dtype: Any) -> Image:
 def embed(features: Embedding, cond: Cond, *, width: int, num_classes: int, dtype: Any) -> Embedding:
     """Embedding of features of the noise level and, added, of the class; new layers of the module that calls.
 
+    Labels out of range, which cannot raise where they are traced, give NaN.
+
     Raises:
         ValueError: if there are classes and no label.
     """
@@ -114,7 +119,7 @@ def embed(features: Embedding, cond: Cond, *, width: int, num_classes: int, dtyp
         return h
     if cond is None:
         raise ValueError(f"a network of {num_classes} classes needs a label for every example, got cond=None")
-    return h + nn.Embed(num_classes, width, dtype=dtype)(cond)
+    return h + nn.Embed(num_classes, width, dtype=dtype)(jnp.where(cond < 0, num_classes, cond))
 
 
 def halved(x: Image) -> Size:
@@ -122,13 +127,38 @@ def halved(x: Image) -> Size:
     return -(-x.shape[1] // 2), -(-x.shape[2] // 2)
 
 
+def _correlate(x: Image, num: Size, *, before: int, stride: int) -> Image:
+    """`num` values of the filter (1, 3, 3, 1) / 8 along either side, the first from `before` zeros on."""
+    for axis, count in zip((1, 2), num, strict=True):
+        after = stride * (count - 1) + len(_TAPS) - before - x.shape[axis]
+        widths = [(before, after) if i == axis else (0, 0) for i in range(x.ndim)]
+        padded, end = jnp.pad(x, widths), stride * (count - 1) + 1
+        parts = [jax.lax.slice_in_dim(padded, k, k + end, stride, axis) for k in range(len(_TAPS))]
+        x = sum(weight * part for weight, part in zip(_TAPS, parts, strict=True))
+    return x
+
+
+def blur(x: Image) -> Image:
+    """The filter (1, 3, 3, 1) / 8 at every pixel and a border of zeros, for a 3x3 convolution of stride 2 to halve."""
+    height, width = halved(x)
+    return _correlate(x, (2 * height + 1, 2 * width + 1), before=2, stride=1)
+
+
 def resize(x: Image, size: Size, *, smooth: bool) -> Image:
-    """Halves the sides to `size` by means of up to 2x2 pixels, or doubles them by copies and crops; or interpolates."""
-    if smooth:
-        return jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), "linear")
+    """Halves the sides to `size` or doubles them to it (or to one pixel less).
+
+    Smooth, the filter (1, 3, 3, 1) / 8 is applied at every other pixel, or twice to pixels with zeros in between, with
+    zeros beyond the border; otherwise halves are means of up to 2x2 pixels and doubles are copies.
+    """
     if size == halved(x):
+        if smooth:
+            return _correlate(x, size, before=1, stride=2)
         return nn.avg_pool(x, (2, 2), (2, 2), "SAME", count_include_pad=False)
-    return x.repeat(2, axis=1).repeat(2, axis=2)[:, : size[0], : size[1]]
+    if not smooth:
+        return x.repeat(2, axis=1).repeat(2, axis=2)[:, : size[0], : size[1]]
+    n, height, width, channels = x.shape
+    spread = jnp.zeros((n, height, 2, width, 2, channels), x.dtype).at[:, :, 0, :, 0].set(4 * x)
+    return _correlate(spread.reshape(n, 2 * height, 2 * width, channels), size, before=2, stride=1)
 
 
 class ResidualBlock(nn.Module):

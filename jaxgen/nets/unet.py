@@ -20,6 +20,7 @@ from jaxgen.nets.blocks import (
     ResidualBlock,
     Size,
     Style,
+    blur,
     embed,
     halved,
     norm,
@@ -131,9 +132,9 @@ class UNet(nn.Module):
         return self._lift(ResidualBlock)(x.shape[-1], self.style, size, self.dtype)(x, embedding)
 
     def _add_image(self, x: Image, image: Image) -> Image:
-        """Adds the image of the level above, convolved and halved."""
-        h = nn.Conv(x.shape[-1], (3, 3), dtype=self.dtype)(image)
-        return self.style.skip_scale * (x + resize(h, halved(image), smooth=self.style.smooth))
+        """Adds the image of the level above, filtered, convolved and halved."""
+        h = nn.Conv(x.shape[-1], (3, 3), strides=2, padding="VALID", dtype=self.dtype)(blur(image))
+        return self.style.skip_scale * (x + h)
 
     def _lift(self, block: Any) -> Any:
         """The class of a block, under `remat` with the same name, so that the tree of parameters is the same."""

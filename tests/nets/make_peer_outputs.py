@@ -50,6 +50,18 @@ def song():
     return SongUNet(8, 3, 3, dropout=0.0, **sizes).train()
 
 
+def ncsn():
+    """NCSN++: as `song`, with the filter (1, 3, 3, 1), the image added to each level, and Fourier features."""
+    import torch
+    from physicsnemo.models.diffusion_unets.song_unet import SongUNet
+
+    sizes = {"model_channels": 16, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4]}
+    style = {"embedding_type": "fourier", "channel_mult_noise": 2, "encoder_type": "residual"}
+    net = SongUNet(8, 3, 3, dropout=0.0, resample_filter=[1, 3, 3, 1], **sizes, **style)
+    net.map_noise.freqs = torch.from_numpy(named("map_noise.freqs", tuple(net.map_noise.freqs.shape)))
+    return net.train()
+
+
 def dhariwal():
     """ADM: two levels, attention of two heads at the second, three classes."""
     from physicsnemo.models.diffusion_unets.dhariwal_unet import DhariwalUNet
@@ -103,6 +115,7 @@ def main():
     with torch.no_grad():
         outputs = {
             "song": fill(song())(x, t, None),
+            "ncsn": fill(ncsn())(x, t, None),
             "dhariwal": fill(dhariwal())(x, t, one_hot),
             "ddpm": fill(ddpm())(x, t).sample,
             "dit": fill(dit())(x, timestep=t, class_labels=label).sample,

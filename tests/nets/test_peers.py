@@ -1,6 +1,6 @@
 """Networks against those of other libraries: the same weights, made from their names, give the same images.
 
-`make_peer_outputs.py` ran the others (EDM's DDPM++ and ADM, diffusers' DDPM and DiT) and kept what they put out.
+`make_peer_outputs.py` ran the others (EDM's DDPM++, NCSN++ and ADM, diffusers' DDPM and DiT) and kept what they put out.
 """
 
 import pathlib
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.nets import pure
-from jaxgen.nets.blocks import ADM, DDPM, DDPM_PLUS
+from jaxgen.nets.blocks import ADM, DDPM, DDPM_PLUS, NCSN_PLUS
 from jaxgen.nets.dit import DiT
 from jaxgen.nets.unet import UNet
 from tests.nets.make_peer_outputs import LABELS, LEVELS, images, named
@@ -106,6 +106,19 @@ def test_ddpm_plus_plus():
     attentions = ["enc.4x4_block0", "dec.4x4_in0", "dec.4x4_block1"]
     last = {"GroupNorm_0": "dec.8x8_aux_norm", "out": "dec.8x8_aux_conv"}
     compare(UNet(16, (1, 2), 1, (1,), style=style), edm(BLOCKS, attentions, 1, last), OUTPUTS["song"])
+
+
+def test_ncsn_plus_plus():
+    """EDM's SongUNet with its filter, the image added to each level, and Fourier features of random frequencies."""
+
+    def features(t, num):
+        angles = 2 * jnp.pi * t[:, None] * named("map_noise.freqs", (num // 2,))
+        return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)
+
+    attentions = ["enc.4x4_block0", "dec.4x4_in0", "dec.4x4_block1"]
+    last = {"GroupNorm_0": "dec.8x8_aux_norm", "out": "dec.8x8_aux_conv", "Conv_1": "enc.4x4_aux_residual"}
+    net = UNet(16, (1, 2), 1, (1,), style=NCSN_PLUS._replace(features=features))
+    compare(net, edm(BLOCKS, attentions, 1, last), OUTPUTS["ncsn"])
 
 
 def test_adm():

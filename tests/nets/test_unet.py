@@ -8,7 +8,7 @@ import pytest
 from scipy import signal, stats
 
 from jaxgen.nets import pure
-from jaxgen.nets.blocks import ADM, DDPM, DDPM_PLUS, NCSN_PLUS, AttentionBlock, resize
+from jaxgen.nets.blocks import ADM, DDPM, DDPM_PLUS, NCSN_PLUS, AttentionBlock, blur, resize
 from jaxgen.nets.time import TimeMLP, fourier_features, time_features
 from jaxgen.nets.unet import UNet
 
@@ -111,16 +111,20 @@ def test_remat_changes_no_number(inputs):
     assert kept[1] < 0.5 * kept[0]
 
 
-def test_smooth_resizing_is_the_filter_of_ncsn():
-    """Correlation by scipy with (1, 3, 3, 1) along both sides, off the border; doubling is its transpose."""
-    taps, x = np.array([1, 3, 3, 1]) / 8, jax.random.normal(KEY, (1, 8, 8, 1))
-    window = np.outer(taps, taps)
-    half = signal.correlate2d(np.pad(x[0, :, :, 0], 1), window, mode="valid")[::2, ::2]
-    np.testing.assert_allclose(resize(x, (4, 4), smooth=True)[0, 1:-1, 1:-1, 0], half[1:-1, 1:-1], rtol=1e-5)
-    spread = np.zeros((16, 16))
-    spread[::2, ::2] = x[0, :, :, 0]
-    double = 4 * signal.convolve2d(spread, window)[1:17, 1:17]
-    np.testing.assert_allclose(resize(x, (16, 16), smooth=True)[0, 2:-2, 2:-2, 0], double[2:-2, 2:-2], atol=1e-5)
+@pytest.mark.parametrize("side", [8, 7])
+def test_smooth_resizing_is_the_filter_of_ncsn(side):
+    """Correlation by scipy with (1, 3, 3, 1) along both sides, zeros beyond the border; doubling is its transpose."""
+    taps, x = np.array([1, 3, 3, 1]) / 8, jax.random.normal(KEY, (1, side, side, 1))
+    window, image = np.outer(taps, taps), np.asarray(x)[0, :, :, 0]
+    half = signal.correlate2d(np.pad(image, [(1, 1 + side % 2)] * 2), window, mode="valid")[::2, ::2]
+    np.testing.assert_allclose(resize(x, (4, 4), smooth=True)[0, :, :, 0], half, rtol=1e-5, atol=1e-6)
+    spread = np.zeros((2 * side, 2 * side))
+    spread[::2, ::2] = image
+    double = 4 * signal.convolve2d(spread, window)[1 : 2 * side, 1 : 2 * side]
+    np.testing.assert_allclose(
+        resize(x, (2 * side - 1, 2 * side - 1), smooth=True)[0, :, :, 0], double, rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(blur(x)[0, :, :, 0], signal.convolve2d(image, window)[1:10, 1:10], rtol=1e-5, atol=1e-6)
 
 
 def test_errors():

@@ -1,0 +1,60 @@
+"""Data that no model can be trained on is refused at the door, in one line that names where it lies."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from experiments import cli, data, train
+from experiments.data import legal
+from experiments.data.records import Dataset, Split
+from experiments.errors import UserError
+
+REALS = Split(np.ones((3, 2), np.float32), np.array([0, 1, 2], np.int32))
+LEVELS = Split(np.array([[0, 1], [3, 2]], np.uint8))
+
+
+def dataset(split, num_levels=0, num_classes=3):
+    return Dataset("made", split, split, split, num_levels=num_levels, num_classes=num_classes, protocol="")
+
+
+def spoiled(row, value):
+    x = REALS.x.copy()
+    x[row, 1] = value
+    return REALS._replace(x=x)
+
+
+@pytest.mark.parametrize("legal_data", [dataset(REALS), dataset(LEVELS, 4), dataset(REALS._replace(cond=None))])
+def test_legal_data_is_unchanged(legal_data):
+    assert legal.checked(legal_data) is legal_data
+
+
+@pytest.mark.parametrize(
+    ("illegal", "message"),
+    [
+        (dataset(REALS)._replace(valid=spoiled(1, np.nan)), "made, valid part: 1 of 3 rows .*, the first is row 1"),
+        (dataset(REALS)._replace(test=spoiled(2, -np.inf)), "made, test part: 1 of 3 rows .* row 2"),
+        (dataset(LEVELS, 3), "levels must be from 0 to 2, got 3 in row 1"),
+        (dataset(LEVELS._replace(x=LEVELS.x.astype(np.int32) - 1), 4), "from 0 to 3, got -1 in row 0"),
+        (dataset(LEVELS._replace(x=LEVELS.x.astype(np.float32)), 4), "must be integers .* type float32"),
+        (dataset(REALS, num_classes=2), "labels must be from 0 to 1, got 2 in row 2"),
+        (dataset(REALS._replace(cond=REALS.cond[:2])), "2 labels for 3 rows"),
+    ],
+)
+def test_illegal_data_is_named(illegal, message):
+    with pytest.raises(UserError, match=message):
+        legal.checked(illegal)
+
+
+def test_a_nan_ends_the_command_with_one_line(tmp_path, monkeypatch, capsys):
+    """Exit code 2, the row on stderr, and no run directory."""
+    bad = dataset(REALS._replace(cond=None), num_classes=0)._replace(train=spoiled(1, np.nan)._replace(cond=None))
+    monkeypatch.setitem(data._GREY, "digits", ("digits", lambda: bad))
+    workdir = tmp_path / "run"
+    monkeypatch.setattr(sys, "argv", ["train", "real_nvp_toy", "--data", "digits", "--workdir", str(workdir)])
+    with pytest.raises(SystemExit) as end:
+        cli.run(train.main, train.PROG)
+    lines = capsys.readouterr().err.splitlines()
+    assert (end.value.code, len(lines)) == (2, 1)
+    assert "train part: 1 of 3 rows hold NaN or infinity, the first is row 1" in lines[0]
+    assert not workdir.exists()
