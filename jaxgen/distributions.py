@@ -1,7 +1,8 @@
 """Leaf densities as functions: elementwise log-probabilities in nats, and the sum over one example.
 
 Every function broadcasts its arguments and returns one number for each element; `sum_event` adds up the elements of
-each example. A `Likelihood` binds a density to the output of a decoder.
+each example. A `Likelihood` binds a density to the output of a decoder, a `Conditional` to that of an autoregressive
+network.
 """
 
 from collections.abc import Callable
@@ -14,10 +15,15 @@ from jaxtyping import Array, Float, Num
 from jaxgen.types import Data, Params, PerExample, PRNGKey
 
 __all__ = [
+    "Conditional",
     "Likelihood",
     "bernoulli_likelihood",
     "bernoulli_log_prob",
+    "categorical_conditional",
     "categorical_log_prob",
+    "check_levels",
+    "logistic_log_prob",
+    "logistic_mixture",
     "normal_kl",
     "normal_likelihood",
     "normal_log_prob",
@@ -67,6 +73,52 @@ def tokens(x: Data, what: str) -> Data:
     return x.astype(jnp.int32)
 
 
+def check_levels(x: Data, num_levels: int, what: str) -> None:
+    """Checks that integers are levels; those that are traced pass, since their values are not known.
+
+    Raises:
+        ValueError: if one is not in 0 .. num_levels - 1.
+    """
+    if isinstance(x, jax.core.Tracer) or x.size == 0:
+        return
+    for value in (int(x.min()), int(x.max())):
+        if not 0 <= value < num_levels:
+            raise ValueError(f"{what} knows the levels 0 to {num_levels - 1}, got {value}")
+
+
+class Conditional(NamedTuple):
+    """Density of one element of a sequence given the output of an autoregressive network.
+
+    Attributes:
+        num_levels: number of values of an element, or of each number in it.
+        num_outputs: k, how many numbers describe one element.
+        event_ndim: number of axes of an element: 0 for tokens, 1 for pixels of several channels.
+        log_prob: `(element [...], output [..., k]) -> [...]`, in nats, the axes of an element summed over.
+        sample: `(key, output [..., k]) -> element`, `int32`.
+    """
+
+    num_levels: int
+    num_outputs: int
+    event_ndim: int
+    log_prob: Callable[..., Any]
+    sample: Callable[..., Any]
+
+
+def categorical_conditional(num_levels: int, *, choose: Callable[..., Any] = jax.random.categorical) -> Conditional:
+    """Tokens of which the output holds the logits.
+
+    Args:
+        num_levels: number of values of a token.
+        choose: `(key, logits) -> token` of samples, such as those of `samplers.decode`; it leaves `log_prob` alone.
+
+    Raises:
+        ValueError: if `num_levels` is below 2.
+    """
+    if num_levels < 2:
+        raise ValueError(f"num_levels must be at least 2, got {num_levels}")
+    return Conditional(num_levels, num_levels, 0, categorical_log_prob, choose)
+
+
 class Likelihood(NamedTuple):
     """Density of data given the output of a decoder.
 
@@ -110,3 +162,109 @@ def normal_likelihood() -> Likelihood:
         sample=sample,
         mean=lambda params, output: output,
     )
+
+
+def logistic_log_prob(
+    x: Num[Array, "*#shape"], mean: Float[Array, "*#shape"], log_scale: Float[Array, "*#shape"], num_levels: int
+) -> Float[Array, "*shape"]:
+    """Log-probability of levels 0 .. L - 1 whose cells are those of a logistic density on [-1, 1].
+
+    With v = 2 x / (L - 1) - 1, h = 1 / (L - 1), a = (v + h - mean) / s, b = (v - h - mean) / s and the sigmoid S, it is
+    ln (S(a) - S(b)) = ln S(a) + ln S(-b) + ln (1 - exp(b - a)), where b = -inf for the first level and a = inf for the
+    last: the form does not cancel far from the mean.
+    """
+    inverse_scale, half = jnp.exp(-log_scale), 1 / (num_levels - 1)
+    centred = 2 * half * x - 1 - mean
+    above, below = (centred + half) * inverse_scale, (centred - half) * inverse_scale
+    inside = jax.nn.log_sigmoid(above) + jax.nn.log_sigmoid(-below) + jnp.log(-jnp.expm1(-2 * half * inverse_scale))
+    first = jnp.where(x == 0, jax.nn.log_sigmoid(above), inside)
+    return jnp.where(x == num_levels - 1, jax.nn.log_sigmoid(-below), first)
+
+
+class _Mixture(NamedTuple):
+    """Parameters of K components of C channels.
+
+    Attributes:
+        logits: `[.., K]`.
+        mean: `[.., C, K]`.
+        log_scale: `[.., C, K]`.
+        coefficient: `[.., C, C, K]`, how a channel's mean depends on the channels before.
+    """
+
+    logits: Any
+    mean: Any
+    log_scale: Any
+    coefficient: Any
+
+
+def _mixture(output: Float[Array, "*batch k"], num_components: int, num_channels: int) -> _Mixture:
+    """Reads the parameters from an output; scales are at least e^-7, coefficients in (-1, 1)."""
+    parts = output.reshape(*output.shape[:-1], -1, num_components)
+    logits, mean, log_scale, rest = jnp.split(parts, [1, 1 + num_channels, 1 + 2 * num_channels], axis=-2)
+    rows, columns = jnp.tril_indices(num_channels, -1)
+    zeros = jnp.zeros((*output.shape[:-1], num_channels, num_channels, num_components), output.dtype)
+    coefficient = zeros.at[..., rows, columns, :].set(jnp.tanh(rest))
+    return _Mixture(logits[..., 0, :], mean, jnp.maximum(log_scale, -7.0), coefficient)
+
+
+def logistic_mixture(num_levels: int, num_components: int, *, num_channels: int | None = None) -> Conditional:
+    r"""Mixtures of discretised logistics, for tokens or for pixels whose channels depend on one another.
+
+    p(x) = sum_k pi_k prod_c P(x_c | m_ck + sum_{d < c} a_cdk v_d, s_ck), with P of `logistic_log_prob` and v the levels
+    scaled to [-1, 1]: every channel comes after those before it.
+
+    Args:
+        num_levels: number of values of a token, or of each channel.
+        num_components: K.
+        num_channels: C; None for tokens, which have no axis of channels.
+
+    Returns:
+        A `Conditional` of outputs of K (1 + 2 C + C (C - 1) / 2) numbers.
+
+    Raises:
+        ValueError: if there are fewer than 2 levels, or no component or channel.
+
+    Source: PixelCNN++, https://arxiv.org/abs/1701.05517, section 2.
+    """
+    channels = 1 if num_channels is None else num_channels
+    if num_levels < 2 or num_components < 1 or channels < 1:
+        raise ValueError(
+            f"expected num_levels of at least 2, and num_components and num_channels of at least 1, got {num_levels}, "
+            f"{num_components} and {num_channels}"
+        )
+
+    def of_pixels(x: Num[Array, "*batch c"], output: Float[Array, "*batch k"]) -> Float[Array, "*batch"]:
+        logits, mean, log_scale, coefficient = _mixture(output, num_components, channels)
+        scaled = 2 * x / (num_levels - 1) - 1.0
+        mean = mean + jnp.einsum("...cdk,...d->...ck", coefficient, scaled)
+        of_channels = logistic_log_prob(x[..., None], mean, log_scale, num_levels)
+        return jax.nn.logsumexp(jax.nn.log_softmax(logits) + of_channels.sum(-2), axis=-1)
+
+    def sample(key: PRNGKey, output: Float[Array, "*batch k"]) -> Data:
+        component_key, noise_key = jax.random.split(key)
+        logits, *rest = _mixture(output, num_components, channels)
+        chosen = jax.nn.one_hot(jax.random.categorical(component_key, logits), num_components)
+        mean, log_scale, coefficient = (jnp.einsum("...k,...k->...", part, _over(chosen, part)) for part in rest)
+        value = mean + jnp.exp(log_scale) * jax.random.logistic(noise_key, mean.shape)
+        x = jnp.zeros(mean.shape)
+        for c in range(channels):
+            shift = jnp.einsum("...d,...d->...", coefficient[..., c, :], 2 * x / (num_levels - 1) - 1)
+            level = jnp.round((value[..., c] + shift + 1) / 2 * (num_levels - 1))
+            x = x.at[..., c].set(jnp.clip(level, 0, num_levels - 1))
+        return x.astype(jnp.int32)
+
+    num_outputs = num_components * (1 + 2 * channels + channels * (channels - 1) // 2)
+    if num_channels is not None:
+        return Conditional(num_levels, num_outputs, 1, of_pixels, sample)
+    return Conditional(
+        num_levels,
+        num_outputs,
+        0,
+        lambda x, output: of_pixels(x[..., None], output),
+        lambda key, output: sample(key, output)[..., 0],
+    )
+
+
+def _over(weights: Float[Array, "*batch k"], like: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Weights `[.., k]` with axes of one before the last, to stand against `like`."""
+    return weights.reshape(*weights.shape[:-1], *(1,) * (like.ndim - weights.ndim), weights.shape[-1])

@@ -1,0 +1,262 @@
+r"""The decoder-only transformer: each token from those before it, by causal self-attention.
+
+With tokens x, their vectors E x, a start vector s (of the class, if there are classes) and positions P:
+
+    (1)  h_0 = s + P_0,  h_i = E x_{i-1} + P_i
+    (2)  h <- h + Attention(norm(h)),   h <- h + MLP(norm(h)),   depth times
+    (3)  output_i = E^T norm(h_i), the logits of x_i
+
+Two published layouts are values of `Style`. `GPT2` has layer norm, biases, GELU and a learned P. `MODERN` has root mean
+square norm, no biases, SwiGLU = W_3 (silu(W_1 h) * W_2 h), and instead of P turns the features (a, b) of queries and
+keys by angles i f, f = 10000^(-2 j / d), so that their products depend on differences of positions (rotary).
+
+For an image the sequence is its pixels row by row and P is the sum of vectors of the row, the column and the channel.
+
+Sources: Language Models are Unsupervised Multitask Learners (GPT-2),
+https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf; RoFormer,
+https://arxiv.org/abs/2104.09864; Root Mean Square Layer Normalization, https://arxiv.org/abs/1910.07467; GLU Variants
+Improve Transformer, https://arxiv.org/abs/2002.05202; Image Transformer, https://arxiv.org/abs/1802.05751.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Integer
+
+from jaxgen.nets.causal import Causal, labelled
+
+__all__ = [
+    "GPT2",
+    "MODERN",
+    "Attention",
+    "Block",
+    "FeedForward",
+    "Style",
+    "Transformer",
+    "drop",
+    "normal_dense",
+    "rotary",
+]
+
+Tokens = Float[Array, "n t width"]
+Heads = Float[Array, "n _ heads d"]
+
+
+class Style(NamedTuple):
+    """In what the published layouts differ, but for their sizes.
+
+    Attributes:
+        norm: makes a normalisation.
+        gated: SwiGLU; otherwise two layers with GELU between them.
+        turned: positions turn queries and keys; otherwise vectors of positions are added to those of tokens.
+        use_bias: dense layers have biases.
+    """
+
+    norm: Callable[..., nn.Module] = functools.partial(nn.LayerNorm, epsilon=1e-5)
+    gated: bool = False
+    turned: bool = False
+    use_bias: bool = True
+
+
+GPT2 = Style()
+"""Radford and others."""
+
+MODERN = Style(functools.partial(nn.RMSNorm, epsilon=1e-6), gated=True, turned=True, use_bias=False)
+"""Root mean square norm, rotary positions, SwiGLU."""
+
+
+def rotary(h: Heads, positions: Integer[Array, " t"], *, base: float = 10_000.0) -> Heads:
+    """Turns the pairs of features (j, j + d/2) of every head by the angles position * base^(-2 j / d)."""
+    half = h.shape[-1] // 2
+    angles = positions[:, None, None] * base ** (-jnp.arange(half) / half)
+    cos, sin, (a, b) = jnp.cos(angles), jnp.sin(angles), jnp.split(h, 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
+
+
+def normal_dense(width: int, style: Style, name: str | None, *, scale: float = 1.0) -> nn.Dense:
+    """A dense layer of weights N(0, (0.02 scale)^2)."""
+    return nn.Dense(width, use_bias=style.use_bias, kernel_init=nn.initializers.normal(0.02 * scale), name=name)
+
+
+def drop(h: Any, rate: float, *, active: bool) -> Any:
+    """Dropout, where there is any; a new layer of the module that calls."""
+    return nn.Dropout(rate)(h, deterministic=False) if rate and active else h
+
+
+class Attention(nn.Module):
+    """Self-attention of several heads.
+
+    Attributes:
+        num_heads: heads.
+        style: `GPT2` or `MODERN`.
+        length: the most positions there can be; size of the cache.
+        scale: of the initial weights of the output.
+        causal: whether a position attends only to itself and those before it.
+    """
+
+    num_heads: int
+    style: Style
+    length: int
+    scale: float = 1.0
+    causal: bool = True
+
+    @nn.compact
+    def __call__(self, h: Tokens, position: Any = None, mask: Any = None) -> Tokens:
+        """Maps `h [n, t, width]` to the same shape; with a position, `h [n, 1, width]` is what stands there."""
+        n, num, width = h.shape
+        heads = normal_dense(3 * width, self.style, "in")(h).reshape(n, num, 3 * self.num_heads, -1)
+        query, key, value = jnp.split(heads, 3, axis=2)
+        if self.style.turned:
+            where = jnp.arange(num) if position is None else position[None]
+            query, key = rotary(query, where), rotary(key, where)
+        if position is not None:
+            key, value, mask = self._remember(key, value, position)
+        causal = self.causal and position is None
+        mixed = jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=causal)
+        return normal_dense(width, self.style, "out", scale=self.scale)(mixed.reshape(h.shape))
+
+    def _remember(self, key: Heads, value: Heads, position: Any) -> tuple[Heads, Heads, Any]:
+        """Keys and values of all positions, the new ones among them, and which of them there are."""
+        shape = (key.shape[0], self.length, *key.shape[2:])
+        both = []
+        for name, new in (("key", key), ("value", value)):
+            cache: Any = self.variable("cache", name, jnp.zeros, shape, new.dtype)
+            cache.value = jax.lax.dynamic_update_slice_in_dim(cache.value, new, position, axis=1)
+            both.append(cache.value)
+        return both[0], both[1], (jnp.arange(self.length) <= position)[None, None, None]
+
+
+class FeedForward(nn.Module):
+    """The perceptron of each position.
+
+    Attributes:
+        hidden: its hidden width; by default 4 times the width, or, gated, 8/3 times it rounded up to a multiple of 8.
+        style: `GPT2` or `MODERN`.
+        scale: of the initial weights of the output.
+    """
+
+    hidden: int | None
+    style: Style
+    scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, h: Tokens) -> Tokens:
+        """Maps `h [n, t, width]` to the same shape."""
+        width = h.shape[-1]
+        hidden = self.hidden or (8 * -(-width // 3) if self.style.gated else 4 * width)
+        if self.style.gated:
+            gate, h = jnp.split(normal_dense(2 * hidden, self.style, "in")(h), 2, axis=-1)
+            h = nn.silu(gate) * h
+        else:
+            h = nn.gelu(normal_dense(hidden, self.style, "in")(h))
+        return normal_dense(width, self.style, "out", scale=self.scale)(h)
+
+
+class Block(nn.Module):
+    """(2): attention and a perceptron, each added to its input.
+
+    Attributes:
+        num_heads: heads of the attention.
+        style: `GPT2` or `MODERN`.
+        length: the most positions there can be.
+        scale: of the initial weights of what is added.
+        hidden: hidden width of the perceptron; see `FeedForward`.
+        dropout: share of the added features that are dropped in training.
+        causal: whether a position attends only to itself and those before it.
+    """
+
+    num_heads: int
+    style: Style
+    length: int
+    scale: float = 1.0
+    hidden: int | None = None
+    dropout: float = 0.0
+    causal: bool = True
+
+    @nn.compact
+    def __call__(self, h: Tokens, position: Any = None, mask: Any = None) -> Tokens:
+        """Maps `h [n, t, width]` to the same shape; see `Attention`."""
+        attention = Attention(self.num_heads, self.style, self.length, self.scale, self.causal, name="attention")
+        mixed = attention(self.style.norm(name="attention_norm")(h), position, mask)
+        h = h + drop(mixed, self.dropout, active=self.has_rng("dropout"))
+        feed_forward = FeedForward(self.hidden, self.style, self.scale, name="mlp")
+        changed = feed_forward(self.style.norm(name="mlp_norm")(h))
+        return h + drop(changed, self.dropout, active=self.has_rng("dropout"))
+
+
+class Transformer(Causal):
+    """Each token of a text, or each pixel of an image, from those before it.
+
+    Attributes:
+        num_tokens: size of the vocabulary.
+        shape: `(length,)` of texts, at most; `(height, width, channels)` of images.
+        width: features of a token, a multiple of `num_heads`.
+        depth: number of blocks.
+        num_heads: heads of the attention.
+        num_classes: number of labels; 0 for none.
+        style: `GPT2` or `MODERN`.
+        hidden: hidden width of the perceptrons; see `FeedForward`.
+        dropout: share of features that are dropped in training.
+
+    Raises:
+        ValueError: if the width is no multiple of the heads, the rotary features are odd, or a size is below 1.
+
+    Source: Language Models are Unsupervised Multitask Learners; see the module.
+    """
+
+    num_tokens: int
+    shape: Sequence[int]
+    width: int = 128
+    depth: int = 4
+    num_heads: int = 4
+    num_classes: int = 0
+    style: Style = GPT2
+    hidden: int | None = None
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        sizes = (self.num_tokens, *self.shape, self.width, self.depth, self.num_heads)
+        if min(sizes) < 1:
+            raise ValueError(f"num_tokens, shape, width, depth and num_heads must be at least 1, got {sizes}")
+        if self.width % self.num_heads or (self.style.turned and self.width // self.num_heads % 2):
+            raise ValueError(f"width must be a multiple of {self.num_heads} heads (rotary: even), got {self.width}")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: Integer[Array, "n ..."], context: Any = None, position: Any = None) -> Any:
+        """Logits of every token, `x [n, *shape] -> [n, *shape, num_tokens]`; or of one, `[n] -> [n, num_tokens]`.
+
+        Texts may be shorter than `shape` says.
+        """
+        embed = nn.Embed(self.num_tokens, self.width, embedding_init=nn.initializers.normal(0.02), name="tokens")
+        labels = labelled(context, self.num_classes, x.shape[0])
+        first = nn.Embed(max(1, self.num_classes), self.width, name="start")(labels)[:, None]
+        h: Any = embed(x.reshape(x.shape[0], -1))
+        h = jnp.concatenate([first, h[:, :-1]], 1) if position is None else jnp.where(position == 0, first, h)
+        logits = self._logits(h, embed, position)
+        return logits.reshape(*x.shape, -1) if position is None else logits[:, 0]
+
+    def _logits(self, h: Tokens, embed: nn.Embed, position: Any) -> Float[Array, "n t tokens"]:
+        """(2) and (3)."""
+        if not self.style.turned:
+            h = h + self._positions(h.shape[1], position)
+        h = drop(h, self.dropout, active=self.has_rng("dropout"))
+        for i in range(self.depth):
+            scale, length = 1 / math.sqrt(2 * self.depth), math.prod(self.shape)
+            block = Block(self.num_heads, self.style, length, scale, self.hidden, self.dropout, name=f"block_{i}")
+            h = block(h, position)
+        return embed.attend(self.style.norm(name="norm")(h))
+
+    def _positions(self, num: int, position: Any) -> Float[Array, "1 t width"]:
+        """The sum of the vectors of a position's coordinates, for the first `num` positions or for one."""
+        where = jnp.unravel_index(jnp.arange(num) if position is None else position[None], self.shape)
+        vectors = 0
+        for axis, (size, coordinate) in enumerate(zip(self.shape, where, strict=True)):
+            table = self.param(f"positions_{axis}", nn.initializers.normal(0.02), (size, self.width))
+            vectors = vectors + table[coordinate]
+        return vectors[None]
