@@ -1,6 +1,8 @@
 """What the configs of noise paths on images share: a U-Net, images as reals in [-1, 1], and Adam."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import optax
 
@@ -8,15 +10,17 @@ from experiments import checks, config
 from experiments.data import Dataset
 from jaxgen.bijections import affine
 from jaxgen.core import Model
+from jaxgen.nets.blocks import DDPM
+from jaxgen.nets.time import time_features
 from jaxgen.nets.unet import UNet
 from jaxgen.transforms import dequantize, pull_back
 
-__all__ = ["Config", "adam", "as_reals", "unet"]
+__all__ = ["Config", "Training", "adam", "as_reals", "unet"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(config.Config):
-    """Fields of the network and its training."""
+class Training(config.Config):
+    """Fields of the training of any network of images."""
 
     data: str = "mnist"
     """Data set of images; `--help` lists them."""
@@ -30,6 +34,12 @@ class Config(config.Config):
     """Decay of the moving average of the parameters that is sampled and evaluated; 0 turns it off."""
     conditional: bool = True
     """Condition on the labels."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Training):
+    """Fields of a U-Net and its training."""
+
     channels: int = 16
     """Channels of the U-Net at full resolution, a multiple of 4; twice as many at each lower one."""
     levels: int = 3
@@ -38,20 +48,24 @@ class Config(config.Config):
     """Residual blocks per resolution."""
 
 
-def unet(config: Config, dataset: Dataset, *, num_nulls: int = 0) -> UNet:
-    """The U-Net of a config.
+def unet(
+    config: Config, dataset: Dataset, *, num_nulls: int = 0, features: Callable[[Any, int], Any] = time_features
+) -> UNet:
+    """The U-Net of a config, in the style of DDPM.
 
     Args:
         config: its sizes.
         dataset: images; their labels where the config is conditional.
         num_nulls: labels besides those of the data, which stand for none.
+        features: of the noise level or the times, `(t, num) -> [n, num]`.
 
     Raises:
         UserError: if the config asks for labels that the data does not have.
     """
     classes = checks.num_classes(config, dataset)
     num_classes = classes + num_nulls if classes else 0
-    return UNet(config.channels, [2**i for i in range(config.levels)], config.num_blocks, num_classes=num_classes)
+    multipliers, style = [2**i for i in range(config.levels)], DDPM._replace(features=features)
+    return UNet(config.channels, multipliers, config.num_blocks, num_classes=num_classes, style=style)
 
 
 def as_reals(model: Model, dataset: Dataset) -> Model:
@@ -59,6 +73,6 @@ def as_reals(model: Model, dataset: Dataset) -> Model:
     return dequantize(pull_back(model, affine(-1.0, 2.0)), dataset.num_levels)
 
 
-def adam(config: Config) -> optax.GradientTransformation:
+def adam(config: Training) -> optax.GradientTransformation:
     """Adam at a constant step size, gradients clipped to norm 1."""
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(config.learning_rate))

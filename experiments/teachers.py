@@ -6,8 +6,9 @@ from experiments import runs, trained
 from experiments.errors import UserError
 from jaxgen.core import TrainState
 from jaxgen.teaching import starting_from, with_teacher
+from jaxgen.types import Params
 
-__all__ = ["check", "distilled"]
+__all__ = ["check", "distilled", "taught"]
 
 
 def check(directory: str, config_names: tuple[str, ...], fields: dict[str, object]) -> None:
@@ -30,16 +31,27 @@ def check(directory: str, config_names: tuple[str, ...], fields: dict[str, objec
             raise UserError(f"--teacher {directory} has {name}={found!r}: give this run the same, it has {value!r}")
 
 
+def taught(directory: str) -> Callable[[TrainState], TrainState]:
+    """`state -> state` that takes a run's averaged parameters as the teacher's.
+
+    It raises a `UserError` if they are of other shapes than the state's.
+    """
+    return _with_params(directory, with_teacher)
+
+
 def distilled(directory: str) -> Callable[[TrainState], TrainState]:
     """`state -> state` that takes a run's averaged parameters as the teacher's and as its own first ones.
 
     It raises a `UserError` if they are of other shapes than the state's.
     """
+    return _with_params(directory, lambda state, params: starting_from(with_teacher(state, params), params))
 
+
+def _with_params(directory: str, put: Callable[[TrainState, Params], TrainState]) -> Callable[[TrainState], TrainState]:
     def prepare(state: TrainState) -> TrainState:
         params = trained.open_trained(directory).params
         try:
-            return starting_from(with_teacher(state, params), params)
+            return put(state, params)
         except ValueError as error:
             raise UserError(f"the run {directory} cannot teach this one: {error}") from error
 

@@ -7,6 +7,7 @@ variational bound, 8 evaluations of the network for each image, and the probabil
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from experiments import checks, images, samplers
@@ -22,8 +23,8 @@ SAMPLING_FIELDS = ("sampler", "grid", "num_evaluations", "guidance", "likelihood
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(images.Config):
-    """Diffusion."""
+class Sampling:
+    """Fields of guidance, samples and likelihood."""
 
     sampler: str = "ddim"
     """Sampler: ddim, ddpm, heun, ... (`experiments.samplers` has them all)."""
@@ -39,25 +40,33 @@ class Config(images.Config):
     """Runge-Kutta steps of the probability flow's likelihood, four evaluations of the network each."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Config(Sampling, images.Config):
+    """Diffusion."""
+
+
 def build(config: Config, dataset: Dataset) -> Experiment:
     """Builds the diffusion model of images scaled to [-1, 1], and its probability flow."""
     return experiment(config, dataset, paths.cosine(), parametrization=paths.V)
 
 
-def experiment(config: Config, dataset: Dataset, path: Path, **options: Any) -> Experiment:
+def experiment(
+    config: Any, dataset: Dataset, path: Path, *, network: Callable[..., Any] = images.unet, **options: Any
+) -> Experiment:
     """Builds a model of a noise path.
 
     Args:
         config: sizes of the network, sampler and optimiser.
         dataset: images.
         path: the noise path.
+        network: `(config, dataset, *, num_nulls) -> module`.
         **options: what else `jaxgen.diffusion` takes: parametrisation, weight, times, coupling.
 
     Returns:
         The experiment.
     """
     shape = checks.image_shape(dataset, "this diffusion")
-    net = images.unet(config, dataset, num_nulls=int(config.condition_dropout > 0))
+    net = network(config, dataset, num_nulls=int(config.condition_dropout > 0))
     sampling = samplers.options(config.sampler, config.grid, config.num_evaluations)
     model = diffusion(net, shape, path=path, **sampling, **options)
     if config.condition_dropout or config.guidance != 1:
@@ -76,7 +85,7 @@ def experiment(config: Config, dataset: Dataset, path: Path, **options: Any) -> 
     )
 
 
-def _check_guided(config: Config) -> None:
+def _check_guided(config: Any) -> None:
     if not config.conditional:
         raise UserError("--guidance and --condition-dropout need labels: pass --conditional True")
     if not 0 < config.condition_dropout < 1:

@@ -12,6 +12,7 @@ from experiments import checks, images
 from experiments.config import Experiment
 from experiments.data import Dataset
 from jaxgen.models.diffusion.mean_flow import mean_flow
+from jaxgen.nets.time import slow_features, time_features
 
 SAMPLING_FIELDS = ("num_evaluations",)
 
@@ -22,12 +23,22 @@ class Config(images.Config):
 
     instant_share: float = 0.75
     """Share of the batch whose interval of time is empty: ordinary flow matching."""
+    power: float = 1.0
+    """Errors are divided by this power of themselves; 0 for the plain mean square."""
+    slow: bool = False
+    """Tell the network the times by slow features."""
     num_evaluations: int = 1
     """Evaluations of the network for a sample."""
 
 
 def build(config: Config, dataset: Dataset) -> Experiment:
     """Builds the MeanFlow model of images scaled to [-1, 1]."""
-    shape, net = checks.image_shape(dataset, "this MeanFlow"), images.unet(config, dataset)
-    model = mean_flow(net, shape, instant_share=config.instant_share, num_steps=config.num_evaluations)
+    net = images.unet(config, dataset, features=slow_features if config.slow else time_features)
+    model = mean_flow(
+        net,
+        checks.image_shape(dataset, "this MeanFlow"),
+        instant_share=config.instant_share,
+        power=config.power,
+        num_steps=config.num_evaluations,
+    )
     return Experiment(images.as_reals(model, dataset), images.adam(config))

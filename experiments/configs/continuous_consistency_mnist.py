@@ -1,0 +1,56 @@
+"""Consistency model in continuous time (sCM) of 28x28 images, given the digit: one step from noise to an image.
+
+    python -m experiments.train continuous_consistency_mnist --workdir runs/scm_mnist --teacher runs/diffusion_mnist
+    python -m experiments.train continuous_consistency_mnist --workdir runs/scm_training_mnist
+
+The first distils a run of `diffusion_mnist`; the second trains on data alone. Neither starts from its parameters, since
+this network is told an angle, by slow features. See RESULTS.md for minutes, hardware and measured numbers. Source:
+Simplifying, Stabilizing and Scaling Continuous-Time Consistency Models, https://arxiv.org/abs/2410.11081.
+"""
+
+import dataclasses
+
+from experiments import checks, images, teachers
+from experiments.config import Experiment
+from experiments.configs import consistency_mnist
+from experiments.data import Dataset
+from jaxgen import paths
+from jaxgen.models.diffusion.continuous_consistency import continuous_consistency
+from jaxgen.models.diffusion.diffusion import diffusion
+from jaxgen.nets.time import slow_features
+
+SAMPLING_FIELDS = ("num_evaluations",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(images.Config):
+    """Consistency model in continuous time."""
+
+    teacher: str = ""
+    """Run directory of the diffusion model that is distilled; empty to train on data alone."""
+    warmup: int = 1000
+    """Steps over which the derivative of the network comes in."""
+    offset: float = 0.1
+    """Added to the norm by which the tangent is divided; larger follows the tangent's size more closely."""
+    num_evaluations: int = 1
+    """Evaluations of the network for a sample."""
+
+
+def build(config: Config, dataset: Dataset) -> Experiment:
+    """Builds the consistency model of images scaled to [-1, 1], on the path of `diffusion_mnist`."""
+    shape, path, teacher = checks.image_shape(dataset, "this consistency model"), paths.cosine(), None
+    if config.teacher:
+        network = {name: getattr(config, name) for name in consistency_mnist.NETWORK}
+        teachers.check(config.teacher, ("diffusion",), network)
+        teacher = diffusion(images.unet(config, dataset), shape, path=path, parametrization=paths.V)
+    model = continuous_consistency(
+        images.unet(config, dataset, features=slow_features),
+        shape,
+        path=path,
+        teacher=teacher,
+        num_warmup_steps=config.warmup,
+        offset=config.offset,
+        num_steps=config.num_evaluations,
+    )
+    prepare = teachers.taught(config.teacher) if config.teacher else None
+    return Experiment(images.as_reals(model, dataset), images.adam(config), prepare=prepare)

@@ -1,0 +1,24 @@
+"""Diffusion of the embedded 8x8 digits by a transformer, given the digit.
+
+    python -m experiments.train dit_digits --workdir runs/dit_digits
+
+See RESULTS.md for minutes, hardware and measured numbers; none is published for this data.
+"""
+
+import dataclasses
+
+from experiments.configs import dit_mnist
+
+SAMPLING_FIELDS, build = dit_mnist.SAMPLING_FIELDS, dit_mnist.build
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(dit_mnist.Config):
+    """Diffusion."""
+
+    data: str = "digits"
+    """Data set of images; `--help` lists them."""
+    steps: int = 2000
+    """Number of training steps in all (a resumed run goes on to this number)."""
+    ema_decay: float = 0.995
+    """Decay of the moving average of the parameters that is sampled and evaluated; 0 turns it off."""
