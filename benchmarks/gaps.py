@@ -1,0 +1,122 @@
+"""Teacher gaps: how far samples of few steps are from those of many, from the same noise; a table and a figure."""
+
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import checkpoints, trained
+from experiments.errors import UserError
+from experiments.sweep import COLOURS
+
+__all__ = ["Curve", "figure", "gap", "of_runs", "table"]
+
+NUM_IMAGES = 250
+Curves = dict[str, "Curve"]
+
+
+class Curve(NamedTuple):
+    """Gaps along a training, or one gap of what is not trained.
+
+    Attributes:
+        steps: training steps behind each; empty for what is not trained.
+        gaps: number of evaluations for a sample to gaps, one for each of the steps.
+        seconds: what training and measuring took.
+    """
+
+    steps: list[int]
+    gaps: dict[int, list[float]]
+    seconds: float = 0.0
+
+
+def gap(found: Any, target: Any, scale: float) -> float:
+    """Root mean square of the difference, in units of `scale`."""
+    return float(np.sqrt(((np.asarray(found, float) - np.asarray(target, float)) ** 2).mean()) / scale)
+
+
+def of_runs(pair: str) -> Curves:
+    """The gaps of a student's checkpoints, and of its teacher with one step and with half as many as the target's.
+
+    Both decode the same noise, given the same labels, to levels of pixels; the scale is their standard deviation in the
+    training data, the root of the mean over pixels of the variance.
+
+    Args:
+        pair: `STUDENT=TEACHER`, two run directories.
+
+    Raises:
+        UserError: if a run cannot be opened or decodes no noise, or the two are not of the same data.
+    """
+    student_name, equals, teacher_name = pair.partition("=")
+    if not equals or not student_name or not teacher_name:
+        raise UserError(f"--runs takes STUDENT=TEACHER, two run directories, got {pair!r}")
+    start, student, teacher = (
+        time.perf_counter(),
+        trained.open_trained(student_name),
+        trained.open_trained(teacher_name),
+    )
+    one, other = student.run.config, teacher.run.config
+    if (one.data, one.conditional) != (other.data, other.conditional):
+        raise UserError(f"{student_name} and {teacher_name} are not both of {one.data}, given labels or not")
+    scale = float(np.sqrt(student.run.dataset.train.x.astype(np.float32).var(0).mean()))
+    exact, decode = _decoder(teacher)(teacher.params), _decoder(student)
+    steps = checkpoints.steps(student.run.directory)
+    along = [decode(trained.open_trained(student_name, str(step)).params) for step in steps]
+    curve = Curve(steps, {one.num_evaluations: [gap(x, exact, scale) for x in along]}, time.perf_counter() - start)
+    curves = {f"{Path(student_name).name}": curve}
+    for num in (1, other.num_evaluations // 2):
+        coarse = trained.open_trained(teacher_name, changes=[f"num_evaluations={num}"])
+        found = gap(_decoder(coarse)(coarse.params), exact, scale)
+        curves[f"{Path(teacher_name).name}, {num} steps"] = Curve([], {num: [found]})
+    return curves
+
+
+def _decoder(of: trained.Trained) -> Callable[[Any], Any]:
+    """`params -> images` of the noise and the labels that are the same for all."""
+    decode, dataset = of.run.experiment.model.decode, of.run.dataset
+    if decode is None:
+        raise UserError(f"{of.run.directory} is of a model that decodes no noise")
+    latent = jax.random.normal(jax.random.key(1), (NUM_IMAGES, *dataset.train.x.shape[1:]))
+    labels = jnp.arange(NUM_IMAGES) % dataset.num_classes if trained.conditional(of.run) else None
+    return jax.jit(lambda params: decode(params, latent, labels))
+
+
+def table(group: str, curves: Curves) -> str:
+    """One line for each model and number of evaluations; a column for each number of training steps."""
+    steps = sorted({step for curve in curves.values() for step in curve.steps})
+    cells = [[group, "evaluations", *map(str, steps), "seconds"]]
+    for name, curve in curves.items():
+        for number, (evaluations, gaps) in enumerate(curve.gaps.items()):
+            at = dict(zip(curve.steps, gaps, strict=True)) if curve.steps else {steps[-1]: gaps[0]}
+            measured = [f"{at[step]:.2g}" if step in at else "" for step in steps]
+            seconds = f"{curve.seconds:.0f}" if curve.seconds and not number else ""
+            cells.append(["" if number else name, str(evaluations or ""), *measured, seconds])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in cells]
+    return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def figure(groups: dict[str, Curves]) -> str:
+    """A panel for each group: gaps of the first number of evaluations against training steps, as SVG."""
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(4.5 * len(groups), 4.2), layout="constrained")
+    for axes, (group, curves) in zip(drawn.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True):
+        trained_ones = {name: curve for name, curve in curves.items() if curve.steps}
+        for number, (name, curve) in enumerate(trained_ones.items()):
+            style = {"color": COLOURS[number % len(COLOURS)], "ls": "-" if number < len(COLOURS) else "--"}
+            axes.plot(curve.steps, next(iter(curve.gaps.values())), "o", ms=3, label=name, **style)
+        for name, curve in curves.items():
+            if not curve.steps:
+                axes.axhline(next(iter(curve.gaps.values()))[0], color="#999999", lw=1, ls=":", label=name)
+        axes.set(title=group, xlabel="training steps", ylabel="teacher gap, one step", yscale="log")
+        axes.set_xscale("symlog", linthresh=30)
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=7)
+    buffer = io.StringIO()
+    drawn.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()

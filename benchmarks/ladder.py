@@ -1,0 +1,199 @@
+"""Whether few-step models train: their distance from the exact flow, along the training. `python -m benchmarks.ladder`.
+
+Every trainer of `jaxgen.models.diffusion` that promises one or two steps is trained on data in two dimensions whose
+flow is known: a Gaussian, and a mixture of three. The teacher gap is the root mean square, over noise, of the distance
+between what a model makes of a noise and where the exact probability flow takes it, divided by the data's standard
+deviation. Two-step samples of consistency models draw noise again in between, and so do their targets.
+
+    python -m benchmarks.ladder [--steps 3000] [--figure FILE] [--json FILE]
+    python -m benchmarks.ladder --runs STUDENT=TEACHER [STUDENT=TEACHER ...]
+
+The second goes on to images: run directories of `experiments`, every checkpoint of a student against many steps of its
+teacher, from the same noise and labels.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from benchmarks.gaps import Curve, figure, gap, of_runs, table
+from benchmarks.mixture import DATA, TARGET_STEPS, Mixture, analytic, denoiser, draw, end_of_flow, solved, spread
+from experiments import cli, devices
+from experiments.errors import UserError
+from jaxgen import paths
+from jaxgen.core import Model, init_state, train_step
+from jaxgen.models.diffusion.consistency import consistency
+from jaxgen.models.diffusion.continuous_consistency import continuous_consistency
+from jaxgen.models.diffusion.diffusion import diffusion
+from jaxgen.models.diffusion.mean_flow import mean_flow
+from jaxgen.models.diffusion.shortcut import shortcut
+from jaxgen.nets.time import TimeMLP, slow_features
+from jaxgen.samplers import generate
+from jaxgen.samplers.ddim import ddim
+from jaxgen.samplers.euler import euler
+from jaxgen.samplers.renoise import renoise
+from jaxgen.transforms import resample
+
+PROG = "python -m benchmarks.ladder"
+EVALUATIONS, BATCH, NUM = (1, 2), 256, 2000
+KARRAS, COSINE, LINEAR = paths.karras(), paths.cosine(), paths.linear()
+FAST, SLOW = TimeMLP((128, 128)), TimeMLP((128, 128), embed=slow_features)
+
+
+class Trainer(NamedTuple):
+    """How a model is made.
+
+    Attributes:
+        path: its noise path.
+        build: `num_evaluations -> Model`.
+        renoised: whether its samples draw noise again between two steps.
+    """
+
+    path: paths.Path
+    build: Callable[[int], Model]
+    renoised: bool
+
+
+def trainers(data: Mixture, num_steps: int) -> dict[str, Trainer]:
+    """All trainers, for a training of `num_steps` steps."""
+
+    def of(factory: Callable[..., Model], path: paths.Path, net: Any = FAST, **options: Any) -> Trainer:
+        build = lambda num: factory(net, (2,), path=path, num_steps=num, **options)  # noqa: E731
+        return Trainer(path, build, renoised=factory in (consistency, continuous_consistency))
+
+    def reflow(net: Any, shape: Any, *, path: paths.Path, num_steps: int) -> Model:
+        coupling = paths.reflow_coupling(analytic(data, path))
+        model = diffusion(net, shape, path=path, parametrization=paths.VELOCITY, coupling=coupling)
+        return resample(model, path, stepper=euler(), encoder=euler(), num_steps=num_steps)
+
+    doubling = paths.log_normal_pairs(paths.doubling(num_steps, last=160))
+    tuning = {"pairs": paths.tuning_pairs(-(-num_steps // 8)), "weight": paths.inverse_variance_weight()}
+    distilled = {"teacher": analytic(data, KARRAS), "pairs": paths.log_normal_pairs(80)}
+    continuous = {"num_warmup_steps": num_steps // 4}
+    halved = {"instant_share": 0.5, "times": paths.independent_times}
+    return {
+        "consistency distillation": of(consistency, KARRAS, **distilled),
+        "consistency training": of(consistency, KARRAS, pairs=doubling),
+        "easy consistency tuning": of(consistency, KARRAS, **tuning),
+        "sCM, distilled": of(continuous_consistency, COSINE, SLOW, teacher=analytic(data, COSINE), **continuous),
+        "sCM, trained": of(continuous_consistency, COSINE, SLOW, offset=1.0, **continuous),
+        "MeanFlow, weighted": of(mean_flow, LINEAR, SLOW, **halved),
+        "MeanFlow, mean square": of(mean_flow, LINEAR, SLOW, power=0.0, **halved),
+        "shortcut": of(shortcut, LINEAR, target_decay=0.99),
+        "reflow, Euler": of(reflow, LINEAR),
+    }
+
+
+def latents(key: Any) -> Any:
+    """The noise that `generate.generate` starts from."""
+    return jax.random.normal(jax.random.split(key)[0], (NUM, 2))
+
+
+def drawn(trainer: Trainer, num_evaluations: int) -> Callable[[Any, Any], Any]:
+    """`(params, key) -> x`, what the model makes of the noise of a key."""
+    model: Any = trainer.build(num_evaluations)
+    if trainer.renoised:
+        return jax.jit(lambda params, key: model.sample(params, key, NUM))
+    return jax.jit(lambda params, key: model.decode(params, latents(key)))
+
+
+def target(data: Mixture, trainer: Trainer, key: Any, num_evaluations: int) -> Any:
+    """What the exact function makes of it."""
+    path, end = trainer.path, end_of_flow(data, trainer.path)
+    grid = paths.karras_grid(path, num_evaluations if trainer.renoised else 1)
+    return jax.jit(lambda key: generate.generate(renoise(), end, path, key, (NUM, 2), grid))(key)
+
+
+def milestones(num_steps: int) -> list[int]:
+    """0, and about 7 numbers from 30 to `num_steps` at even ratios."""
+    return [0, *sorted({round(number) for number in np.geomspace(min(30, num_steps), num_steps, 7)})]
+
+
+def curve(data: Mixture, trainer: Trainer, num_steps: int) -> Curve:
+    """Trains a model, and measures its averaged parameters along the way."""
+    start, model, key = time.perf_counter(), trainer.build(1), jax.random.key(1)
+    tx, scale, steps = optax.adam(2e-3), spread(data), milestones(num_steps)
+    step = train_step(model, tx, ema_decay=0.99)
+
+    @jax.jit
+    def advance(state: Any, until: Any) -> Any:
+        def one(index: Any, state: Any) -> Any:
+            return step(state, draw(data, jax.random.fold_in(jax.random.key(2), index), BATCH))[0]
+
+        return jax.lax.fori_loop(state.step, until, one, state)
+
+    state = jax.jit(lambda key: init_state(model, tx, key, draw(data, key, BATCH)))(jax.random.key(0))
+    functions = {num: (drawn(trainer, num), target(data, trainer, key, num)) for num in EVALUATIONS}
+    gaps: dict[int, list[float]] = {num: [] for num in EVALUATIONS}
+    for until in steps:
+        state = advance(state, until)
+        for num, (function, exact) in functions.items():
+            gaps[num].append(gap(function(state.ema_params, key), exact, scale))
+    return Curve(steps, gaps, time.perf_counter() - start)
+
+
+def references(data: Mixture) -> dict[str, Curve]:
+    """The analytic denoiser in one and two steps, which is what there is to gain on, and in many: the floor."""
+    path, key = COSINE, jax.random.key(1)
+    x_t = path.sigma(path.t_max) * latents(key)
+    exact, scale = jax.jit(end_of_flow(data, path))(x_t, path.t_max), spread(data)
+
+    def steps(num: int) -> Any:
+        return generate.decode(ddim(), denoiser(data, path), path, key, latents(key), paths.karras_grid(path, num))
+
+    few = {num: [gap(jax.jit(partial(steps, num))(), exact, scale)] for num in EVALUATIONS}
+    many = jax.jit(solved(data, path, TARGET_STEPS // 2))(x_t, path.t_max)
+    return {"analytic, DDIM": Curve([], few), "analytic, Heun": Curve([], {TARGET_STEPS: [gap(many, exact, scale)]})}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Trains, measures and prints a table for each kind of data.
+
+    Raises:
+        UserError: for bad input.
+    """
+    parser = cli.Parser(PROG, description="Distance of few-step models from the exact flow, along the training.")
+    parser.add_argument("--steps", type=int, default=3000, help="training steps of each model in two dimensions")
+    parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA), help="which data in two dimensions")
+    parser.add_argument("--runs", nargs="+", default=[], metavar="STUDENT=TEACHER", help="measure runs of images")
+    parser.add_argument("--figure", default=None, metavar="FILE", help="SVG to write")
+    parser.add_argument("--json", default=None, metavar="FILE", help="JSON to write")
+    args = parser.parse(argv)
+    if args.steps < 32:
+        raise UserError(f"--steps must be at least 32, got {args.steps}")
+    groups = {}
+    for name, curves in _measured(args.runs, args.data, args.steps):
+        groups[name] = curves
+        print(table(name, curves), flush=True)
+    if args.json:
+        record = {name: {key: curve._asdict() for key, curve in curves.items()} for name, curves in groups.items()}
+        Path(args.json).write_text(json.dumps({"gaps": record, "environment": devices.environment()}, indent=2) + "\n")
+    if args.figure:
+        Path(args.figure).write_text(figure(groups), encoding="utf-8")
+    return 0
+
+
+def _measured(pairs: Sequence[str], names: Sequence[str], num_steps: int) -> Iterator[tuple[str, dict[str, Curve]]]:
+    """Each kind of data, or pair of runs, with its curves."""
+    if pairs:
+        yield from ((pair, of_runs(pair)) for pair in pairs)
+        return
+    for name in names:
+        data = DATA[name]
+        curves = {}
+        for key, trainer in trainers(data, num_steps).items():
+            curves[key] = curve(data, trainer, num_steps)
+            print(f"{name}, {key}: {curves[key].seconds:.0f} s", file=sys.stderr)
+        yield name, {**curves, **references(data)}
+
+
+if __name__ == "__main__":
+    cli.run(main, PROG)
