@@ -1,16 +1,23 @@
 """Guidance on mixtures whose conditional and unconditional scores are known; the scale is an argument."""
 
+from contextlib import nullcontext
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 from scipy import stats
 
 from jaxgen import paths
 from jaxgen.core import Model, init_state, train_step
 from jaxgen.models.diffusion.diffusion import diffusion
+from jaxgen.nets import pure
+from jaxgen.nets.blocks import embed
+from jaxgen.nets.resnet import ResNet
 from jaxgen.nets.time import TimeMLP
+from jaxgen.nets.unet import UNet
 from jaxgen.samplers.ddim import ddim
 from jaxgen.transforms import classifier_free_guidance, classifier_guidance, drop_condition, resample
 from jaxgen.types import Batch
@@ -167,7 +174,7 @@ def test_what_guidance_keeps():
     for one in guided:
         assert all(getattr(one, name) is None for name in likelihoods)
         assert one.loss is model.loss
-        assert one.init is model.init
+        assert one.init(KEY, Batch(X, COND)) == model.init(KEY, Batch(X, COND))
         assert one.encode is not None
         assert one.decode is not None
 
@@ -214,6 +221,42 @@ def test_a_trained_network_knows_both_densities():
         ]
 
     assert max(errors(KEY)) < 0.1
+
+
+@pytest.mark.parametrize("net", [TimeMLP((4,)), UNet(4, ())], ids=["mlp", "unet"])
+def test_labels_that_nobody_reads_are_refused_at_init(net):
+    """Of a network without classes, in training and in sampling; one with classes is let through."""
+    shape = (2,) if isinstance(net, TimeMLP) else (2, 2, 1)
+    batch = Batch(jnp.zeros((6, *shape)), COND)
+    for classes, refused in ((0, True), (NULL + 1, False)):
+        model = diffusion(net.clone(num_classes=classes), shape, path=PATH)
+        wrapped = {
+            "drop_condition": drop_condition(model, 0.1, null=NULL),
+            "classifier_free_guidance": classifier_free_guidance(model, PATH, null=NULL, scale=2.0),
+        }
+        for name, one in wrapped.items():
+            expected = pytest.raises(ValueError, match=f"{name} needs a conditional") if refused else nullcontext()
+            with expected:
+                jax.eval_shape(one.init, KEY, batch)
+            with pytest.raises(ValueError, match="needs a label for every example, got cond=None"):
+                jax.eval_shape(one.init, KEY, Batch(batch.x))
+
+
+def test_labels_out_of_range_are_seen_as_nan():
+    """Inside a compiled function nothing can raise: of three examples, those with the labels -1 and 3 of 3 are NaN."""
+    x, t, cond = jnp.ones((3, 2)), jnp.ones(3), jnp.array([-1, 2, 3])
+
+    class Embedding(nn.Module):
+        """What U-Nets and transformers make of a label."""
+
+        @nn.compact
+        def __call__(self, cond):
+            return embed(x, cond, width=4, num_classes=3, dtype=jnp.float32)
+
+    networks = {TimeMLP((4,), 3): (x, t, cond), Embedding(): (cond,), ResNet(4, 1, 0, 3): (x.reshape(3, 2, 1, 1), cond)}
+    for net, inputs in networks.items():
+        out = jax.jit(lambda net=net, inputs=inputs: pure.apply(net, pure.init(net, KEY, *inputs), *inputs))()
+        np.testing.assert_array_equal(jnp.isnan(out).reshape(3, -1).any(1), [True, False, True])
 
 
 def test_errors():

@@ -15,6 +15,8 @@ __all__ = ["MLP", "append_label"]
 def append_label(x: Float[Array, "n d"], cond: Cond, num_classes: int) -> Float[Array, "n e"]:
     """Appends the one-hot label `cond [n]`, or a vector `cond [n, num_classes]`; without classes `x` is unchanged.
 
+    Labels out of range, which cannot raise where they are traced, give NaN.
+
     Raises:
         ValueError: if there are classes and no label, or a vector of another width.
     """
@@ -26,7 +28,9 @@ def append_label(x: Float[Array, "n d"], cond: Cond, num_classes: int) -> Float[
         if cond.shape[1] != num_classes:
             raise ValueError(f"expected vectors of width {num_classes} in cond, got shape {cond.shape}")
         return jnp.concatenate([x, cond.astype(x.dtype)], axis=-1)
-    return jnp.concatenate([x, nn.one_hot(cond, num_classes, dtype=x.dtype)], axis=-1)
+    known = (cond >= 0) & (cond < num_classes)
+    encoded = jnp.where(known[:, None], nn.one_hot(cond, num_classes, dtype=x.dtype), jnp.nan)
+    return jnp.concatenate([x, encoded], axis=-1)
 
 
 class MLP(nn.Module):

@@ -51,4 +51,5 @@ class ResNet(nn.Module):
     def _label_shift(self, cond: Any) -> Float[Array, "n 1 1 features"]:
         if cond is None:
             raise ValueError(f"a network of {self.num_classes} classes needs a label for every example, got cond=None")
-        return nn.Embed(self.num_classes, self.features)(jnp.asarray(cond))[:, None, None]
+        cond = jnp.where(cond < 0, self.num_classes, cond)  # as a label that is too large: NaN
+        return nn.Embed(self.num_classes, self.features)(cond)[:, None, None]

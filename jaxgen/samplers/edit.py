@@ -28,7 +28,7 @@ from jaxtyping import Array, Bool, Float, Shaped
 from jaxgen import paths
 from jaxgen.distributions import sum_event
 from jaxgen.paths import Path, Time
-from jaxgen.samplers.generate import Grid, decode, encode
+from jaxgen.samplers.generate import Grid, check_times, decode, encode
 from jaxgen.samplers.loop import Denoiser, State, Stepper, integrate
 from jaxgen.samplers.moves import diffuse
 from jaxgen.types import Data, PRNGKey, Scalar
@@ -49,7 +49,11 @@ def sdedit(stepper: Stepper, denoise: Denoiser, path: Path, key: PRNGKey, x: Dat
 
     Returns:
         Samples, like `x`.
+
+    Raises:
+        ValueError: if the times do not fall; traced ones pass.
     """
+    check_times(grid)
     noise_key, step_key = jax.random.split(key)
     x_t = paths.perturb(path, x, grid[0], jax.random.normal(noise_key, x.shape))
     return integrate(stepper, denoise, path, step_key, x_t, grid) / path.alpha(grid[-1])
@@ -112,12 +116,13 @@ def inpaint(
         x with the rest filled in, after `num_steps * num_resamples * stepper.num_evaluations` evaluations.
 
     Raises:
-        ValueError: if `jump_length` or `num_resamples` is below 1.
+        ValueError: if `jump_length` or `num_resamples` is below 1, or the times do not fall; traced ones pass.
 
     Source: RePaint, https://arxiv.org/abs/2201.09865, algorithm 1.
     """
     if min(jump_length, num_resamples) < 1:
         raise ValueError(f"jump_length and num_resamples must be at least 1, got {jump_length} and {num_resamples}")
+    check_times(grid)
     start_key, step_key = jax.random.split(key)
     visited = _with_jumps(grid.shape[0] - 1, jump_length, num_resamples)
     start = path.sigma(grid[0]) * jax.random.normal(start_key, x.shape)

@@ -14,6 +14,7 @@ import jax
 from jaxtyping import Array, Float
 
 from jaxgen.paths import Path
+from jaxgen.samplers.generate import check_times
 from jaxgen.samplers.loop import scan_grid
 from jaxgen.types import Data, PRNGKey
 
@@ -33,7 +34,11 @@ def decode(
 
     Returns:
         Data `[n, ...]`.
+
+    Raises:
+        ValueError: if the times do not fall; traced ones pass.
     """
+    check_times(grid)
 
     def step(key: PRNGKey, x: Data, t: Any, s: Any) -> Data:
         del key

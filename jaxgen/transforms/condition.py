@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.core import Model
+from jaxgen.transforms.reading import check_read
 from jaxgen.types import Batch, Carry, Cond, Metrics, Params, PRNGKey
 
 __all__ = ["drop_condition"]
@@ -23,8 +24,7 @@ def drop_condition(model: Model, rate: float, *, null: int) -> Model:
 
     Args:
         model: a model of labels 0, ..., null, whose network must know the last (`num_classes=null + 1`). Labels are
-            not checked here, where they are traced: a label above the last one gives NaN in an embedding and no class
-            in a one-hot code.
+            not checked here, where they are traced: out of range, they give NaN in the networks of this library.
         rate: r, in [0, 1]; 0.1 to 0.2 is usual.
         null: the null label, by which every entry of the condition is replaced; the number of classes, usually.
 
@@ -32,7 +32,8 @@ def drop_condition(model: Model, rate: float, *, null: int) -> Model:
         A `Model`.
 
     Raises:
-        ValueError: if the rate is not in [0, 1] or the null label is negative; from the loss, if there are no labels.
+        ValueError: if the rate is not in [0, 1] or the null label is negative; from `init` and the loss, if there are
+            no labels; from `init`, if the model does not read them.
 
     Source: Classifier-Free Diffusion Guidance, https://arxiv.org/abs/2207.12598.
     """
@@ -41,6 +42,12 @@ def drop_condition(model: Model, rate: float, *, null: int) -> Model:
     if null < 0:
         raise ValueError(f"the null label must be at least 0, got {null}")
 
+    def init(key: PRNGKey, batch: Batch) -> tuple[Params, Carry]:
+        state = jax.eval_shape(model.init, key, batch)
+        own = lambda state, key, x, cond: model.loss(*state, key, Batch(x, cond))[0]  # noqa: E731
+        check_read("drop_condition", own, state, key, *batch)
+        return model.init(key, batch)
+
     def loss(params: Params, carry: Carry, key: PRNGKey, batch: Batch) -> tuple[Any, tuple[Carry, Metrics]]:
         if batch.cond is None:
             raise ValueError("drop_condition needs a label for every example, got cond=None")
@@ -48,7 +55,7 @@ def drop_condition(model: Model, rate: float, *, null: int) -> Model:
         dropped = jax.random.bernoulli(drop_key, rate, batch.x.shape[:1])
         return model.loss(params, carry, key, Batch(batch.x, _replaced(batch.cond, dropped, null)))
 
-    return model._replace(loss=loss)
+    return model._replace(init=init, loss=loss)
 
 
 def _replaced(cond: Cond, where: Any, null: int) -> Cond:

@@ -21,8 +21,9 @@ import jax.numpy as jnp
 from jaxgen import paths
 from jaxgen.core import Model
 from jaxgen.paths import Path, Time
+from jaxgen.transforms.reading import check_read
 from jaxgen.transforms.resample import resample
-from jaxgen.types import Cond, Data, Params, Scalar
+from jaxgen.types import Batch, Carry, Cond, Data, Params, PRNGKey, Scalar
 
 __all__ = ["classifier_free_guidance", "classifier_guidance"]
 
@@ -49,11 +50,18 @@ def classifier_free_guidance(
         batch of twice the size. Likelihoods are `None`.
 
     Raises:
-        ValueError: if the model has no score; when called, if there are no labels.
+        ValueError: if the model has no score; when called, if there are no labels; from `init`, if the score does not
+            read them.
 
     Source: Classifier-Free Diffusion Guidance, https://arxiv.org/abs/2207.12598.
     """
     score = _score_of(model, "classifier_free_guidance")
+
+    def init(key: PRNGKey, batch: Batch) -> tuple[Params, Carry]:
+        params, _ = jax.eval_shape(model.init, key, batch)
+        own = lambda params, x, cond: score(params, x, jnp.asarray(path.t_max), cond)  # noqa: E731
+        check_read("classifier_free_guidance", own, params, *batch)
+        return model.init(key, batch)
 
     def guided(params: Params, x: Data, t: Time, cond: Cond = None) -> Data:
         _check_labels(cond, "classifier_free_guidance")
@@ -63,7 +71,7 @@ def classifier_free_guidance(
         w = _weight(path, t, x, scale, interval)
         return w * conditional + (1 - w) * unconditional
 
-    return _guided(model, path, guided)
+    return _guided(model._replace(init=init), path, guided)
 
 
 def classifier_guidance(

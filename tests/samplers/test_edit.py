@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from jaxgen import paths
+from jaxgen.samplers import jump
 from jaxgen.samplers.ddpm import ddpm
 from jaxgen.samplers.dpm_solver import dpm_solver_2m
 from jaxgen.samplers.edit import condition, inpaint, interpolate, sdedit
+from jaxgen.samplers.generate import encode, generate
 from jaxgen.samplers.heun import heun
 from jaxgen.samplers.loop import integrate
 from tests.analytic import gaussian_denoiser
@@ -112,3 +114,24 @@ def test_bad_passes_are_named(options):
     x = jnp.zeros((1, 2))
     with pytest.raises(ValueError, match="0"):
         inpaint(ddpm(), correlated, PATH, KEY, x, x > 0, paths.uniform_grid(PATH, 2), **options)
+
+
+X, RISING = jnp.zeros((1, 2)), np.array([0.0, 0.5, 1.0])
+
+
+@pytest.mark.parametrize("times", [RISING, RISING[:1], np.array([1.0, 0.5, 0.5])], ids=["rising", "one", "twice"])
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda grid: generate(ddpm(), correlated, PATH, KEY, (1, 2), grid),
+        lambda grid: encode(heun(), correlated, PATH, X, grid),
+        lambda grid: sdedit(ddpm(), correlated, PATH, KEY, X, grid),
+        lambda grid: inpaint(ddpm(), correlated, PATH, KEY, X, X > 0, grid),
+        lambda grid: interpolate(heun(), correlated, PATH, X, X, jnp.ones(1), grid),
+        lambda grid: jump.decode(lambda x, t, s: x, PATH, X, grid),
+    ],
+    ids=["generate", "encode", "sdedit", "inpaint", "interpolate", "jump"],
+)
+def test_times_that_do_not_fall_are_named(use, times):
+    with pytest.raises(ValueError, match=r"expected a grid of falling times, got \["):
+        use(jnp.asarray(times))
