@@ -38,6 +38,8 @@ from jaxgen.transforms import (
     probability_flow,
     pull_back,
     resample,
+    shape_noise,
+    variational_dequantize,
 )
 from jaxgen.types import Batch
 
@@ -69,11 +71,13 @@ __all__ = [
     "real_nvp_image",
     "resample",
     "score",
+    "shape_noise",
     "shortcut",
     "starting_from",
     "train_step",
     "two_player_optimizer",
     "vae",
+    "variational_dequantize",
     "vdm",
     "with_teacher",
 ]

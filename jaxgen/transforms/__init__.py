@@ -10,6 +10,7 @@ from jaxgen.transforms.normalize import normalize
 from jaxgen.transforms.probability_flow import probability_flow
 from jaxgen.transforms.pull_back import pull_back
 from jaxgen.transforms.resample import resample
+from jaxgen.transforms.variational_dequantize import shape_noise, variational_dequantize
 
 __all__ = [
     "classifier_free_guidance",
@@ -20,4 +21,6 @@ __all__ = [
     "probability_flow",
     "pull_back",
     "resample",
+    "shape_noise",
+    "variational_dequantize",
 ]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxgen import paths
-from jaxgen.bijections import reshape
+from jaxgen.bijections import logit, reshape
 from jaxgen.core import Model
 from jaxgen.distributions import bernoulli_likelihood, normal_likelihood
 from jaxgen.models.adversarial.gan import gan, two_player_optimizer
@@ -38,6 +38,8 @@ from jaxgen.transforms import (
     probability_flow,
     pull_back,
     resample,
+    shape_noise,
+    variational_dequantize,
 )
 from jaxgen.types import Batch
 
@@ -122,6 +124,15 @@ ENTRIES = [
         "real_nvp_image",
         dequantize(real_nvp_image((4, 4, 1), num_scales=1, num_layers=1, features=4, num_blocks=1), 4),
         levels(4, 4, 4, 1),
+    ),
+    Entry(
+        "variational_dequantize",
+        variational_dequantize(
+            pull_back(real_nvp(2, num_layers=2, features=(8,)), logit(0.0)),
+            4,
+            shape_noise(MLP((8,), 4, NUM_CLASSES, zero_init=True)),
+        ),
+        levels(4, 2),
     ),
     Entry("rbm", rbm(6, 4, num_steps=2, sample_steps=20), levels(2, 6)),
     Entry("rbm_persistent", rbm(6, 4, num_chains=NUM, sample_steps=20), levels(2, 6)),
