@@ -67,7 +67,7 @@ def slogdet(g, params, x):
 
 
 def test_the_roulette_is_unbiased_and_so_is_its_gradient(layer):
-    """Means of 20000 estimates of log-determinant and gradients within 4.5 standard errors of slogdet's."""
+    """Means of 5000 estimates of log-determinant and gradients within 4.5 standard errors of slogdet's."""
     g, params, x = layer
 
     def value_and_gradients(log_det):
@@ -81,13 +81,13 @@ def test_the_roulette_is_unbiased_and_so_is_its_gradient(layer):
     expected = jax.jit(lambda: value_and_gradients(functools.partial(slogdet, g)))()
     estimate = lambda key: lambda params, x: b.roulette_log_det(key, num_exact=2)(g, params, x)[1]  # noqa: E731
     draw = lambda key: value_and_gradients(estimate(key))  # noqa: E731
-    keys = jax.random.split(jax.random.key(3), (20, 1000))
+    keys = jax.random.split(jax.random.key(3), (5, 1000))
     draws = jax.jit(lambda: jax.lax.map(jax.vmap(draw), keys))()
     for exact, found in zip(expected, draws, strict=True):
-        found = np.asarray(found, np.float64).reshape(20_000, *exact.shape)
-        error = np.abs(found.mean(0) - exact) / (found.std(0) / np.sqrt(20_000))
+        found = np.asarray(found, np.float64).reshape(5000, *exact.shape)
+        error = np.abs(found.mean(0) - exact) / (found.std(0) / np.sqrt(5000))
         assert error.max() < 4.5
-        assert np.abs(exact).max() > 0.05
+        assert np.abs(exact).max() > 0.02
 
 
 def test_the_exact_log_det_is_that_of_the_jacobian(layer):
