@@ -88,7 +88,7 @@ def trainers(data: Mixture, num_steps: int) -> dict[str, Trainer]:
         "MeanFlow, weighted": of(mean_flow, LINEAR, SLOW, **halved),
         "MeanFlow, mean square": of(mean_flow, LINEAR, SLOW, power=0.0, **halved),
         "shortcut": of(shortcut, LINEAR, target_decay=0.99),
-        "reflow, Euler": of(reflow, LINEAR),
+        "reflow, Euler": of(reflow, LINEAR, SLOW),
     }
 
 
