@@ -28,6 +28,17 @@ def test_the_teachers_parameters_arrive_and_stay(teacher, tmp_path):
     assert 0 < max(jax.tree.leaves(moved)) < 1e-3
 
 
+def test_a_student_of_another_view_has_its_own_parameters(teacher, tmp_path):
+    """In continuous time the network is told an angle, so that only the carry holds the teacher's parameters."""
+    argv = ["continuous_consistency_digits", "--workdir", str(tmp_path), "--teacher", str(teacher), "--seed", "1"]
+    assert train.main([*argv, "--steps", "1", *SIZES]) == 0
+    state = checkpoints.restore_latest(runs.open_run(tmp_path))
+    expected = trained.open_trained(str(teacher)).params
+    jax.tree.map(np.testing.assert_array_equal, state.carry["teacher"], expected)
+    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), state.params["net"], expected)
+    assert max(jax.tree.leaves(moved)) > 0.1
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
