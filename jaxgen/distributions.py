@@ -230,7 +230,7 @@ def logistic_mixture(num_levels: int, num_components: int, *, num_channels: int 
     if num_levels < 2 or num_components < 1 or channels < 1:
         raise ValueError(
             f"expected num_levels of at least 2, and num_components and num_channels of at least 1, got {num_levels}, "
-            f"{num_components} and {num_channels}"
+            f"{num_components} and {channels}"
         )
 
     def of_pixels(x: Num[Array, "*batch c"], output: Float[Array, "*batch k"]) -> Float[Array, "*batch"]:

@@ -255,7 +255,7 @@ class Transformer(Causal):
     def _positions(self, num: int, position: Any) -> Float[Array, "1 t width"]:
         """The sum of the vectors of a position's coordinates, for the first `num` positions or for one."""
         where = jnp.unravel_index(jnp.arange(num) if position is None else position[None], self.shape)
-        vectors = 0
+        vectors = jnp.zeros(())
         for axis, (size, coordinate) in enumerate(zip(self.shape, where, strict=True)):
             table = self.param(f"positions_{axis}", nn.initializers.normal(0.02), (size, self.width))
             vectors = vectors + table[coordinate]

@@ -46,6 +46,21 @@ def assert_strictly_triangular(jacobian):
     assert np.all(jacobian[np.tril_indices(len(jacobian), -1)] > 0)
 
 
+def derivatives(net, params, shape, element_ndim=0):
+    """Absolute derivatives `[T, T]` of the outputs of every element by every element, summed over several inputs.
+
+    At one input alone, units may happen to be flat.
+    """
+    x = jax.random.normal(KEY, (8, *shape))
+    found = jax.jit(jax.vmap(jax.jacobian(lambda x: causal.outputs(net, params, x[None], None)[0])))(x)
+    num_axes = len(shape) - element_ndim
+    by_input = np.abs(np.asarray(found)).sum(0).sum(num_axes)
+    if element_ndim:
+        by_input = by_input.sum(tuple(range(2 * num_axes, by_input.ndim)))
+    side = int(np.sqrt(by_input.size))
+    return by_input.reshape(side, side)
+
+
 def every(num_levels, num):
     """All sequences of levels, `[num_levels^num, num]`."""
     return jnp.array(list(itertools.product(range(num_levels), repeat=num)), jnp.uint8)

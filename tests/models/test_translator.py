@@ -1,0 +1,116 @@
+"""The encoder-decoder against autodiff, enumeration and its own full pass; beam search against exhaustive search."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgen.distributions import categorical_conditional
+from jaxgen.models.autoregressive.autoregressive import autoregressive, complete, stepwise
+from jaxgen.nets import causal
+from jaxgen.nets.transformer import GPT2, MODERN
+from jaxgen.nets.translator import Translator
+from jaxgen.samplers.beam import beam_search
+from jaxgen.samplers.decode import greedy
+from tests.models.sequences import (
+    KEY,
+    assert_cached_equals_full,
+    assert_strictly_triangular,
+    assert_sums_to_one,
+    every,
+    parameters,
+)
+
+SOURCE = jnp.array([[3, 1, 2, 0], [4, 4, 0, 0]])
+END = 0
+
+
+def net(style=MODERN, length=4):
+    return Translator(5, 3, 4, length, width=8, depth=2, num_heads=2, style=style)
+
+
+@pytest.mark.parametrize("style", [GPT2, MODERN], ids=["gpt2", "modern"])
+def test_cached_equals_full(style):
+    x = jax.random.randint(KEY, (2, 4), 0, 3)
+    ours = net(style)
+    assert_cached_equals_full(ours, parameters(ours, x, SOURCE), x, SOURCE)
+
+
+def test_the_source_matters_and_its_padding_does_not():
+    """Another length of padding gives the same outputs; every token that is there, by autodiff, gives others."""
+    ours, x = net(), jnp.array([[1, 2, 1, 0]])
+    params = parameters(ours, x, SOURCE[1:])
+    outputs = jax.jit(lambda source: causal.outputs(ours, params, x, source))
+    np.testing.assert_allclose(outputs(jnp.array([[4, 4]])), outputs(jnp.array([[4, 4, 0, 0]])), atol=1e-5)
+    assert np.abs(outputs(jnp.array([[4, 3, 0, 0]])) - outputs(jnp.array([[4, 4, 0, 0]]))).min(-1).max() > 1e-3
+
+
+def test_causal_by_autodiff():
+    """The Jacobian of the last features by the vectors of the tokens before is strictly triangular, and full below."""
+    positions, ours = jnp.arange(4)[None], net().clone(num_tokens=4)
+    params = parameters(ours, positions, SOURCE[:1])
+
+    def features(table):
+        moved = params | {"tokens": {"embedding": table}}
+        last = lambda module, method: module.name == "norm"  # noqa: E731
+        call = lambda module: module(positions, module.context(SOURCE[:1]))  # noqa: E731
+        _, kept = ours.apply({"params": moved}, method=call, capture_intermediates=last)
+        return kept["intermediates"]["norm"]["__call__"][0][0]
+
+    jacobian = jax.jit(jax.jacobian(features))(params["tokens"]["embedding"])
+    assert_strictly_triangular(np.abs(np.asarray(jacobian)).sum((1, 3)))
+
+
+def ended():
+    """A model of texts of at most four tokens, and its proper texts: after an end there are only ends."""
+    points = every(3, 4)
+    proper = np.array([all(b == END for a, b in zip(x, x[1:], strict=False) if a == END) for x in points.tolist()])
+    ours = net()
+    model = autoregressive(ours, (4,), categorical_conditional(3), end=END)
+    return ours, model, parameters(ours, points[:1], SOURCE[:1]), np.asarray(points)[proper]
+
+
+def test_probabilities_sum_to_one():
+    _, model, params, points = ended()
+    assert_sums_to_one(model, params, points, jnp.tile(SOURCE[:1], (len(points), 1)))
+
+
+def search(ours, params, num_beams, **options):
+    @jax.jit
+    def found(params):
+        sources = jnp.repeat(SOURCE, num_beams, axis=0)
+        state = causal.start(ours, params, jnp.zeros(len(sources), jnp.int32), sources)
+        step = stepwise(ours, params, end=END)
+        return beam_search(step, state, num=2, length=4, num_beams=num_beams, end=END, **options)
+
+    return map(np.asarray, found(params))
+
+
+@pytest.mark.parametrize("length_power", [0.0, 1.0])
+def test_wide_beams_are_exhaustive(length_power):
+    """With a beam for every text: all of them in the order of their probabilities by `log_prob`, of both sources."""
+    ours, model, params, points = ended()
+    x, log_prob = search(ours, params, 81, length_power=length_power)
+    for i in range(2):
+        expected = np.asarray(model.log_prob(params, jnp.asarray(points), jnp.tile(SOURCE[i], (len(points), 1))))
+        length = np.minimum((points != END).sum(1) + 1, 4)
+        order = np.argsort(-expected / length**length_power)
+        np.testing.assert_allclose(log_prob[i, : len(points)], expected[order], atol=1e-4)
+        assert np.all(log_prob[i, len(points) :] == -np.inf)
+        np.testing.assert_array_equal(x[i, :3], points[order][:3])
+
+
+def test_one_beam_is_greedy():
+    ours, _, params, _ = ended()
+    x, _ = search(ours, params, 1)
+    finish = complete(ours, (4,), categorical_conditional(3, choose=greedy), end=END)
+    np.testing.assert_array_equal(x[:, 0], jax.jit(finish)(params, KEY, jnp.zeros((2, 0), jnp.int32), SOURCE))
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match=r"a source \[n, s\] of at most 4 tokens, got shape \(1, 5\)"):
+        causal.init(net(), KEY, jnp.zeros((1, 4), jnp.int32), jnp.ones((1, 5), jnp.int32))
+    with pytest.raises(ValueError, match=r"of at most 4 tokens, got shape None"):
+        causal.init(net(), KEY, jnp.zeros((1, 4), jnp.int32), None)
+    with pytest.raises(ValueError, match="num_beams and length of at least 1 and length_power of at least 0, got 0, 4"):
+        beam_search(lambda *args: args, (), num=1, length=4, num_beams=0)

@@ -1,0 +1,85 @@
+"""WaveNet against autodiff, enumeration and its own full pass."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgen.distributions import categorical_conditional, logistic_mixture
+from jaxgen.models.autoregressive.autoregressive import autoregressive
+from jaxgen.nets import causal
+from jaxgen.nets.wavenet import WaveNet, mu_law, mu_law_inverse
+from tests.models.sequences import (
+    KEY,
+    assert_cached_equals_full,
+    assert_strictly_triangular,
+    assert_sums_to_one,
+    derivatives,
+    every,
+    parameters,
+)
+
+
+def net(length, num_levels, num_outputs, **options):
+    return WaveNet(length, num_levels, num_outputs, features=4, skip_features=16, dilations=(1, 2, 4, 1), **options)
+
+
+def test_cached_equals_full():
+    """With a digit, a speaker and a slower sequence; longer than any ring."""
+    sound = net(12, 9, 6, num_classes=(3, 2), num_local=2)
+    x = jax.random.randint(KEY, (2, 12), 0, 9)
+    cond = (jnp.array([[0, 1], [2, 0]]), jax.random.normal(KEY, (2, 4, 2)))
+    params = parameters(sound, x, cond)
+    assert_cached_equals_full(sound, params, x, cond)
+    outputs = jax.jit(lambda cond: causal.outputs(sound, params, x, cond))
+    for other in ((cond[0].at[0, 1].set(0), cond[1]), (cond[0], cond[1].at[0, 1].add(1))):
+        changed = np.abs(outputs(other) - outputs(cond)).max(-1) > 1e-6
+        assert changed[0].any()
+        assert not changed[1].any()
+
+
+def test_local_condition_is_in_time():
+    """By autodiff: on its own frame, of three samples, and the earlier ones that the dilations reach, no other."""
+    sound, x = net(12, 9, 6, num_local=1), jnp.zeros((8, 12), jnp.int32)
+    sequence = jax.random.normal(KEY, (8, 4, 1))
+    params = parameters(sound, x, (None, sequence))
+    f = jax.jit(jax.jacobian(lambda sequence: causal.outputs(sound, params, x, (None, sequence)).sum(0)))
+    depends = np.abs(f(sequence)).sum((1, 2, 4)) > 0
+    time, frame = np.arange(12)[:, None], np.arange(4)[None]
+    reach = 2 + 4 + 1  # of the layers after the first
+    np.testing.assert_array_equal(depends, (frame <= time // 3) & (frame >= np.maximum(time - reach, 0) // 3))
+
+
+def test_causal_by_autodiff():
+    sound = net(7, 9, 6)
+    params = parameters(sound, jnp.zeros((1, 7)))
+    assert_strictly_triangular(derivatives(sound, params, (7,)))
+
+
+@pytest.mark.parametrize("conditional", [categorical_conditional(3), logistic_mixture(3, 2)], ids=["mu_law", "mixture"])
+def test_probabilities_sum_to_one(conditional):
+    """Over all sounds of five samples of three levels."""
+    points = every(3, 5)
+    sound = net(5, 3, conditional.num_outputs)
+    assert_sums_to_one(autoregressive(sound, (5,), conditional), parameters(sound, points[:1]), points)
+
+
+def test_mu_law_is_that_of_the_paper():
+    """Against the formula in numpy, and there and back within half a level."""
+    sound = np.linspace(-1, 1, 101)
+    companded = np.sign(sound) * np.log(1 + 255 * np.abs(sound)) / np.log(256)
+    levels = np.asarray(mu_law(jnp.asarray(sound, jnp.float32)))
+    np.testing.assert_array_less(np.abs(levels - (companded + 1) / 2 * 255), 0.501)
+    back = np.asarray(mu_law_inverse(jnp.arange(256)))
+    np.testing.assert_array_equal(mu_law(jnp.asarray(back)), np.arange(256))
+    np.testing.assert_allclose(back[[0, 255]], [-1, 1], atol=1e-6)
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match="sizes and dilations of a WaveNet must be at least 1"):
+        WaveNet(8, 4, 4, dilations=(1, 0))
+    sound = net(8, 4, 4, num_classes=(3, 2))
+    with pytest.raises(ValueError, match=r"needs as many labels, got shape \(1,\)"):
+        sound.context(jnp.zeros(1, jnp.int32))
+    with pytest.raises(ValueError, match=r"frames that divide the length 8, of 2 channels, got .* \(1, 3, 2\)"):
+        net(8, 4, 4, num_local=2).context((None, jnp.zeros((1, 3, 2))))

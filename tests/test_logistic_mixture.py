@@ -1,0 +1,72 @@
+"""Discretised logistics against scipy and enumeration."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxgen.distributions import logistic_log_prob, logistic_mixture
+
+KEY = jax.random.key(0)
+
+
+def test_cells_are_those_of_the_logistic_distribution():
+    """Differences of scipy's distribution function in float64, far tails included."""
+    mean, log_scale, levels = 0.3, -3.0, np.arange(16)
+    found = logistic_log_prob(jnp.asarray(levels), jnp.asarray(mean), jnp.asarray(log_scale), 16)
+    edges = np.concatenate([[-np.inf], (2 * levels[:-1] + 1) / 15 - 1, [np.inf]])
+    law = stats.logistic(mean, np.exp(log_scale))
+    upper = edges[:-1] > mean  # differences of the smaller of the two tails do not cancel
+    cells = np.where(upper, law.sf(edges[:-1]) - law.sf(edges[1:]), law.cdf(edges[1:]) - law.cdf(edges[:-1]))
+    np.testing.assert_allclose(found, np.log(cells), rtol=1e-4)
+
+
+@pytest.mark.parametrize("spread", [0.5, 3.0, 30.0])
+def test_sums_to_one_over_256_values(spread):
+    """For narrow, wide and far mixtures, most of them partly off the ends; gradients stay finite."""
+    mixture = logistic_mixture(256, 5)
+    output = spread * jax.random.normal(KEY, (20, 1, mixture.num_outputs))
+    levels = jnp.arange(256)[None]
+    log_prob = lambda output: mixture.log_prob(jnp.tile(levels, (20, 1)), jnp.tile(output, (1, 256, 1)))  # noqa: E731
+    np.testing.assert_allclose(np.exp(np.asarray(log_prob(output), np.float64)).sum(1), 1, atol=1e-4)
+    assert np.isfinite(jax.grad(lambda output: log_prob(output).sum())(output)).all()
+
+
+def test_pixels_of_three_channels():
+    """All 64 pixels of four levels sum to one; channels depend on one another; 50000 samples by a chi-squared test."""
+    mixture = logistic_mixture(4, 2, num_channels=3)
+    assert mixture.num_outputs == 2 * 10
+    output = jax.random.normal(jax.random.key(1), (20,))
+    pixels = np.array(list(itertools.product(range(4), repeat=3)))
+    log_prob = mixture.log_prob(jnp.asarray(pixels), jnp.tile(output, (64, 1)))
+    p = np.exp(np.asarray(log_prob, np.float64))
+    np.testing.assert_allclose(p.sum(), 1, atol=1e-5)
+    x = np.asarray(mixture.sample(KEY, jnp.tile(output, (50_000, 1))))
+    assert x.dtype == np.int32
+    assert stats.chisquare(np.bincount(x @ [16, 4, 1], minlength=64), 50_000 * p / p.sum()).pvalue > 1e-3
+    table = p.reshape(4, 4, 4)
+    assert np.abs(table - np.einsum("a,b,c->abc", table.sum((1, 2)), table.sum((0, 2)), table.sum((0, 1)))).max() > 1e-2
+
+
+def test_channels_come_in_their_order():
+    """With one component, the marginal of the first channels does not depend on the parameters of a later one."""
+    mixture = logistic_mixture(3, 1, num_channels=3)
+    pixels = jnp.array(list(itertools.product(range(3), repeat=3)))
+    output = jax.random.normal(KEY, (10,))
+
+    def marginal(output):
+        return jnp.exp(mixture.log_prob(pixels, jnp.tile(output, (27, 1)))).reshape(9, 3).sum(1)
+
+    by_output = np.abs(np.asarray(jax.jacobian(marginal)(output))).sum(0)
+    np.testing.assert_allclose(by_output[[3, 6, 8, 9]], 0, atol=1e-5)  # mean, scale and two coefficients of the third
+    assert by_output[[1, 2, 4, 5, 7]].min() > 1e-3
+
+
+def test_wrong_numbers_are_named():
+    with pytest.raises(ValueError, match="got 1, 2 and 1"):
+        logistic_mixture(1, 2)
+    with pytest.raises(ValueError, match="got 4, 0 and 3"):
+        logistic_mixture(4, 0, num_channels=3)
