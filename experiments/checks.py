@@ -4,7 +4,7 @@ from experiments.config import Config
 from experiments.data import Dataset
 from experiments.errors import UserError
 
-__all__ = ["image_shape", "num_classes", "unconditional"]
+__all__ = ["image_shape", "num_classes", "num_dims", "unconditional"]
 
 
 def image_shape(dataset: Dataset, what: str) -> tuple[int, int, int]:
@@ -24,6 +24,24 @@ def image_shape(dataset: Dataset, what: str) -> tuple[int, int, int]:
     if len(shape) != 3 or not dataset.num_levels:
         raise UserError(f"{what} is of images of integer levels, and {dataset.name} has events of shape {shape}")
     return shape
+
+
+def num_dims(dataset: Dataset, what: str, *, at_least: int = 1) -> int:
+    """Number of dimensions of a data set of real vectors.
+
+    Args:
+        dataset: the data set.
+        what: the model that needs vectors, for the message.
+        at_least: the fewest dimensions that it takes.
+
+    Raises:
+        UserError: if the data are not real vectors of so many dimensions.
+    """
+    shape = dataset.train.x.shape[1:]
+    if len(shape) != 1 or dataset.num_levels or shape[0] < at_least:
+        fewest = f" of at least {at_least} dimensions" if at_least > 1 else ""
+        raise UserError(f"{what} is of real vectors{fewest}, and {dataset.name} has events of shape {shape}")
+    return shape[0]
 
 
 def num_classes(config: Config, dataset: Dataset) -> int:

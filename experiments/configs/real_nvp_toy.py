@@ -12,7 +12,6 @@ import optax
 from experiments import checks, config
 from experiments.config import Experiment
 from experiments.data import Dataset
-from experiments.errors import UserError
 from jaxgen.models.flows.real_nvp import real_nvp
 
 
@@ -36,11 +35,8 @@ class Config(config.Config):
 
 def build(config: Config, dataset: Dataset) -> Experiment:
     """Builds the flow of vectors and its optimiser."""
-    shape = dataset.train.x.shape[1:]
-    if len(shape) != 1 or dataset.num_levels or shape[0] < 2:
-        raise UserError(f"this Real NVP is of real vectors, and {dataset.name} has events of shape {shape}")
     model = real_nvp(
-        shape[0],
+        checks.num_dims(dataset, "this Real NVP", at_least=2),
         num_layers=config.num_layers,
         features=(config.width, config.width),
         num_classes=checks.num_classes(config, dataset),

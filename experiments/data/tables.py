@@ -91,13 +91,13 @@ def reals(name: str) -> Dataset:
     rest, test = hold_out(Split(x), len(x) // 10)
     train, valid = hold_out(rest, len(rest.x) // 10)
     mean, scale = train.x.mean(0), train.x.std(0)
-    parts = [Split(((part.x - mean) / scale).astype(np.float32)) for part in (train, valid, test)]
+    train, valid, test = (Split(((part.x - mean) / scale).astype(np.float32)) for part in (train, valid, test))
     protocol = (
         f"{x.shape[1]} measurements, standardised by the training part; without the class, columns of integers and "
         f"the later of two correlated above {_MAX_CORRELATION}; rows shuffled with seed {_SEED}, then {len(train.x)} "
         f"train, {len(valid.x)} valid, {len(test.x)} test; {file.stamp}"
     )
-    return Dataset(f"uci_{name}", *parts, num_levels=0, num_classes=0, protocol=protocol)
+    return Dataset(f"uci_{name}", train, valid, test, num_levels=0, num_classes=0, protocol=protocol)
 
 
 def _bits(file: File, width: int) -> np.ndarray:
