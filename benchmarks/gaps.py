@@ -59,7 +59,8 @@ def of_runs(pair: str) -> Curves:
         trained.open_trained(student_name),
         trained.open_trained(teacher_name),
     )
-    one, other = student.run.config, teacher.run.config
+    one: Any = student.run.config
+    other: Any = teacher.run.config
     if (one.data, one.conditional) != (other.data, other.conditional):
         raise UserError(f"{student_name} and {teacher_name} are not both of {one.data}, given labels or not")
     scale = float(np.sqrt(student.run.dataset.train.x.astype(np.float32).var(0).mean()))

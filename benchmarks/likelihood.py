@@ -21,7 +21,7 @@ from jaxgen.paths import Path as NoisePath
 from jaxgen.transforms import probability_flow
 
 PROG = "python -m benchmarks.likelihood"
-DIMENSIONS, STEPS, NUM = (2, 16, 256), (5, 10, 20, 40, 80, 160), 64
+DIMENSIONS, STEPS, NUM = (2, 16, 256), (5, 10, 20, 40, 80), 64
 WEIGHTS, SCALES = np.array([0.3, 0.3, 0.4]), np.array([0.3, 0.4, 0.5])
 
 

@@ -23,6 +23,7 @@ ZOO = {entry.name: entry for entry in [*ENTRIES, Entry("remembering", rememberin
 VARIANTS = (  # these use the batch, their keys and their carry as another entry does
     *("vae_normal", "real_nvp_image", "rbm", "rbm_normalized", "gan_conditional", "diffusion_exploding"),
     *("continuous_consistency", "mean_flow", "shortcut", "d3pm", "resample", "guided", "probability_flow"),
+    "variational_dequantize",
 )
 MODELS = {name: entry for name, entry in ZOO.items() if name not in VARIANTS}
 every_model = pytest.mark.parametrize("entry", MODELS.values(), ids=MODELS, scope="module")  # one after another
@@ -92,6 +93,15 @@ def equals_one_device(name, placement_name):
 @every_model
 def test_mesh_of_eight_equals_one_device(entry):
     equals_one_device(entry.name, "mesh")
+
+
+@pytest.mark.parametrize(
+    "name", ["continuous_consistency", "mean_flow", "shortcut", "d3pm", "guided", "variational_dequantize"]
+)
+def test_one_step_of_a_variant_on_eight_devices(name):
+    """Parameters, optimiser, carry and metrics are those of one device; no more, for the sake of time."""
+    assert_equal_to_rounding(plain(canonical(name, "mesh", 1)), plain(canonical(name, "single", 1)))
+    assert_equal_to_rounding(trained(name, "mesh", 1)[1], trained(name, "single", 1)[1])
 
 
 @pytest.mark.parametrize("name", ["vae", "remembering"])

@@ -134,7 +134,8 @@ def _correlate(x: Image, num: Size, *, before: int, stride: int) -> Image:
         widths = [(before, after) if i == axis else (0, 0) for i in range(x.ndim)]
         padded, end = jnp.pad(x, widths), stride * (count - 1) + 1
         parts = [jax.lax.slice_in_dim(padded, k, k + end, stride, axis) for k in range(len(_TAPS))]
-        x = sum(weight * part for weight, part in zip(_TAPS, parts, strict=True))
+        filtered: Any = sum(weight * part for weight, part in zip(_TAPS, parts, strict=True))
+        x = filtered
     return x
 
 

@@ -1,6 +1,7 @@
 """Every model of the library, once: adding a model to every invariant is adding one entry here."""
 
 import itertools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -10,9 +11,15 @@ import optax
 from jaxgen import paths
 from jaxgen.bijections import logit, reshape
 from jaxgen.core import Model
-from jaxgen.distributions import bernoulli_likelihood, normal_likelihood
+from jaxgen.distributions import (
+    bernoulli_likelihood,
+    categorical_conditional,
+    logistic_mixture,
+    normal_likelihood,
+)
 from jaxgen.models.adversarial.gan import gan, two_player_optimizer
 from jaxgen.models.autoencoders.vae import vae
+from jaxgen.models.autoregressive.autoregressive import autoregressive
 from jaxgen.models.classical.ppca import ppca
 from jaxgen.models.diffusion.consistency import consistency
 from jaxgen.models.diffusion.continuous_consistency import continuous_consistency
@@ -23,11 +30,25 @@ from jaxgen.models.diffusion.mean_flow import mean_flow
 from jaxgen.models.diffusion.shortcut import shortcut
 from jaxgen.models.diffusion.vdm import vdm
 from jaxgen.models.energy.rbm import log_partition, rbm
+from jaxgen.models.flows.ffjord import ffjord
+from jaxgen.models.flows.glow import glow
+from jaxgen.models.flows.iaf import iaf
+from jaxgen.models.flows.maf import maf
+from jaxgen.models.flows.neural_spline_flow import neural_spline_flow, neural_spline_flow_autoregressive
+from jaxgen.models.flows.nice import nice
 from jaxgen.models.flows.real_nvp import real_nvp, real_nvp_image
+from jaxgen.models.flows.residual_flow import residual_flow
+from jaxgen.nets.made import MADE
 from jaxgen.nets.mlp import MLP
 from jaxgen.nets.monotone import Monotone
-from jaxgen.nets.time import TimeMLP
+from jaxgen.nets.pixel_cnn import GatedPixelCNN, PixelCNN
+from jaxgen.nets.pixel_cnn_plus import PixelCNNPlus
+from jaxgen.nets.pixel_rnn import PixelRNN
+from jaxgen.nets.time import TimeMLP, slow_features
 from jaxgen.nets.tokens import TokenNet
+from jaxgen.nets.transformer import MODERN, Transformer
+from jaxgen.nets.translator import Translator
+from jaxgen.nets.wavenet import WaveNet
 from jaxgen.paths import transitions
 from jaxgen.samplers.unipc import unipc
 from jaxgen.transforms import (
@@ -85,8 +106,13 @@ def grid(limit: float, num: int) -> Support:
 
 def bits(num: int) -> Support:
     """All vectors of bits, each counted once."""
-    points = jnp.array(list(itertools.product((0, 1), repeat=num)), jnp.uint8)
-    return Support(points, jnp.ones(2**num))
+    return every(2, num)
+
+
+def every(num_levels: int, *shape: int) -> Support:
+    """All arrays of a shape with values 0 .. num_levels - 1, each counted once."""
+    points = jnp.array(list(itertools.product(range(num_levels), repeat=math.prod(shape))), jnp.uint8)
+    return Support(points.reshape(-1, *shape), jnp.ones(len(points)))
 
 
 def real(*shape: int) -> Batch:
@@ -95,12 +121,19 @@ def real(*shape: int) -> Batch:
     return Batch(x + 0.5 * jnp.roll(x, 1, -1), jnp.arange(NUM) % NUM_CLASSES)
 
 
+def unit(*shape: int) -> Batch:
+    """Reals in (0, 1) with labels."""
+    batch = real(*shape)
+    return batch._replace(x=jax.nn.sigmoid(batch.x))
+
+
 def levels(num_levels: int, *shape: int) -> Batch:
     """Integers 0 .. num_levels - 1 with labels."""
     x = jax.random.randint(jax.random.key(2), (NUM, *shape), 0, num_levels).astype(jnp.uint8)
     return Batch(x, jnp.arange(NUM) % NUM_CLASSES)
 
 
+TOKENS, IMAGES, MIXTURE = categorical_conditional(3), (2, 2, 1), logistic_mixture(4, 2, num_channels=2)
 PLAYERS = two_player_optimizer(optax.adam(1e-2), optax.adam(1e-2))
 PATH = paths.variance_preserving(t_min=1e-3)
 
@@ -124,6 +157,47 @@ ENTRIES = [
         "real_nvp_image",
         dequantize(real_nvp_image((4, 4, 1), num_scales=1, num_layers=1, features=4, num_blocks=1), 4),
         levels(4, 4, 4, 1),
+    ),
+    Entry("nice", nice(2, num_layers=2, features=(8,)), real(2), support=grid(12, 241)),
+    Entry(
+        "maf",
+        maf(2, num_layers=2, features=(8,), num_classes=NUM_CLASSES),
+        real(2),
+        conditional=True,
+        support=grid(12, 241),
+    ),
+    Entry("iaf", iaf(2, num_layers=2, features=(8,)), real(2), support=grid(12, 241)),
+    Entry(
+        "neural_spline_flow",
+        neural_spline_flow(2, num_layers=2, features=(8,), num_bins=4, num_classes=NUM_CLASSES),
+        real(2),
+        conditional=True,
+        support=grid(12, 241),
+    ),
+    Entry(
+        "neural_spline_flow_autoregressive",
+        neural_spline_flow_autoregressive(2, num_layers=1, features=(8,), num_bins=4),
+        real(2),
+        support=grid(12, 241),
+    ),
+    Entry(
+        "ffjord",
+        ffjord(TimeMLP((8,), NUM_CLASSES, 4, embed=slow_features), (2,), num_steps=2),
+        real(2),
+        conditional=True,
+        support=grid(8, 121),
+    ),
+    Entry(
+        "residual_flow",
+        residual_flow(2, num_layers=2, features=(8,), num_inverse_iterations=40),
+        real(2),
+        support=grid(12, 241),
+    ),
+    Entry(
+        "glow",
+        glow((4, 4, 1), num_scales=1, num_steps=1, features=4, num_classes=NUM_CLASSES),
+        unit(4, 4, 1),
+        conditional=True,
     ),
     Entry(
         "variational_dequantize",
@@ -231,5 +305,65 @@ ENTRIES = [
         probability_flow(diffusion(TimeMLP((16,)), (2,), path=PATH, num_steps=5), PATH, num_steps=20),
         real(2),
         support=grid(8, 121),
+    ),
+    Entry(
+        "transformer",
+        autoregressive(Transformer(3, (3,), 8, 1, 2, NUM_CLASSES, MODERN), (3,), TOKENS),
+        levels(3, 3),
+        conditional=True,
+        support=every(3, 3),
+    ),
+    Entry(
+        "image_transformer",
+        autoregressive(Transformer(3, IMAGES, 8, 1, 2), IMAGES, TOKENS),
+        levels(3, *IMAGES),
+        support=every(3, *IMAGES),
+    ),
+    Entry(
+        "translator",
+        autoregressive(Translator(4, 3, 2, 3, padding=3, width=8, depth=1, num_heads=2), (3,), TOKENS, end=0),
+        Batch(jnp.sort(levels(3, 3).x, axis=1)[:, ::-1], levels(3, 2).x),
+        optax.adam(0.1),
+        conditional=True,
+    ),
+    Entry(
+        "made", autoregressive(MADE(3, (16,), IMAGES), IMAGES, TOKENS), levels(3, *IMAGES), support=every(3, *IMAGES)
+    ),
+    Entry(
+        "pixel_cnn",
+        autoregressive(PixelCNN(IMAGES, 3, 4, 1, 3, NUM_CLASSES), IMAGES, TOKENS),
+        levels(3, *IMAGES),
+        optax.adam(0.1),
+        conditional=True,
+        support=every(3, *IMAGES),
+    ),
+    Entry(
+        "gated_pixel_cnn",
+        autoregressive(GatedPixelCNN((2, 1, 2), 3, 4, 1, 3, NUM_CLASSES), (2, 1, 2), TOKENS),
+        levels(3, 2, 1, 2),
+        optax.adam(0.1),
+        conditional=True,
+        support=every(3, 2, 1, 2),
+    ),
+    Entry(
+        "pixel_rnn",
+        autoregressive(PixelRNN(IMAGES, 3, 4, 1, 3), IMAGES, TOKENS),
+        levels(3, *IMAGES),
+        support=every(3, *IMAGES),
+    ),
+    Entry(
+        "pixel_cnn_plus",
+        autoregressive(
+            PixelCNNPlus((2, 2, 2), 4, MIXTURE.num_outputs, 4, 1, 2, NUM_CLASSES, dropout=0.1), (2, 2, 2), MIXTURE
+        ),
+        levels(4, 2, 2, 2),
+        conditional=True,
+    ),
+    Entry(
+        "wavenet",
+        autoregressive(WaveNet(4, 3, 3, 4, 4, (1, 2), (NUM_CLASSES,)), (4,), TOKENS),
+        levels(3, 4),
+        conditional=True,
+        support=every(3, 4),
     ),
 ]

@@ -1,6 +1,6 @@
 """Networks against those of other libraries: the same weights, made from their names, give the same images.
 
-`make_peer_outputs.py` ran the others (EDM's DDPM++, NCSN++ and ADM, diffusers' DDPM and DiT) and kept what they put out.
+`make_peer_outputs.py` ran the others (EDM's DDPM++, NCSN++ and ADM, diffusers' DDPM and DiT) and kept their outputs.
 """
 
 import pathlib
