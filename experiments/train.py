@@ -80,7 +80,8 @@ def _parser(prog: str, description: str, fields: type[Config], *, epilog: str) -
 
 
 def _listing() -> str:
-    lines = [f"  {name:24}{configs.summary(name)}" for name in configs.names()]
+    width = max(map(len, configs.names())) + 2
+    lines = [f"  {name:{width}}{configs.summary(name)}" for name in configs.names()]
     return "\n".join(["configs (CONFIG --help shows all fields of one):", *lines, "", _datasets()])
 
 

@@ -26,7 +26,7 @@ def _windows(text: np.ndarray, starts: np.ndarray) -> np.ndarray:
 
 def spelled(x: np.ndarray, characters: np.ndarray) -> list[str]:
     """Windows `[n, t]` as strings; `characters` are the codes of the levels."""
-    return [bytes(characters[row]).decode("latin-1") for row in x]
+    return [characters[row].astype(np.uint8).tobytes().decode("latin-1") for row in x]
 
 
 def shakespeare() -> Dataset:

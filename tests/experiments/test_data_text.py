@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,6 +11,7 @@ from experiments import data
 from experiments.configs import transformer_shakespeare
 from experiments.data.text import CONTEXT, spelled
 from experiments.errors import UserError
+from jaxgen.types import Batch
 
 TEXT = "".join("abcdefg\n"[i * i % 8] for i in range(4000))
 
@@ -50,13 +52,13 @@ def test_the_next_character():
     small = dataclasses.replace(transformer_shakespeare.Config(), width=8, depth=1, num_heads=2)
     experiment = transformer_shakespeare.build(small, dataset)
     split = dataset.valid
-    params, _ = jax.jit(lambda: experiment.model.init(jax.random.key(0), split))()
+    params, _ = jax.jit(lambda: experiment.model.init(jax.random.key(0), Batch(split.x)))()
     value, error = experiment.evaluations["next character"].compute(params, None, dataset, split)
     shorter = transformer_shakespeare.build(
         small, dataset._replace(train=dataset.train._replace(x=dataset.train.x[:, :1]))
     )
     cut = {**params, "positions_0": params["positions_0"][:1]}
-    first = np.asarray(shorter.model.log_prob(cut, split.x[:, :1]))
-    expected = (first - np.asarray(experiment.model.log_prob(params, split.x))) / CONTEXT
+    first = np.asarray(shorter.model.log_prob(cut, jnp.asarray(split.x[:, :1])))
+    expected = (first - np.asarray(experiment.model.log_prob(params, jnp.asarray(split.x)))) / CONTEXT
     np.testing.assert_allclose(value, expected.mean(), rtol=1e-5)
     np.testing.assert_allclose(error, expected.std() / np.sqrt(len(expected)), rtol=1e-3)

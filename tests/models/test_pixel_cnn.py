@@ -47,8 +47,8 @@ def jacobian(net, shape):
 @pytest.mark.parametrize("kind", ["gated", "diagonals"])
 def test_causal_by_autodiff_without_a_blind_spot(kind):
     """Channels included: each depends on every channel before it, the later ones of the same pixel on the earlier."""
-    shape, depth = (3, 3, 2), 4 if kind == "gated" else 1
-    assert_strictly_triangular(jacobian(KINDS[kind](shape, 3, features=16, depth=depth, side=3), shape))
+    shape, (depth, side) = (3, 3, 2), (4, 3) if kind == "gated" else (1, 5)
+    assert_strictly_triangular(jacobian(KINDS[kind](shape, 3, features=16, depth=depth, side=side), shape))
 
 
 @pytest.mark.parametrize("kind", ["plain", "rows"])
