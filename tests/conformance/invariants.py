@@ -221,10 +221,11 @@ def score_is_the_gradient(entry: Entry):
 
 
 def condition_matters(entry: Entry):
-    """A conditional model gives other samples for other labels; an unconditional one ignores them."""
-    params, (x, cond), sample = trained(entry, 10).params, entry.batch, compiled(entry)["sample"]
-    other = sample(params, x, (cond + 1) % 3, KEY)
-    assert np.array_equal(sample(params, x, cond, KEY), other) != entry.conditional
+    """A conditional model gives other samples, or likelihoods, for other labels; an unconditional one ignores them."""
+    params, (x, cond), calls = trained(entry, 10).params, entry.batch, compiled(entry)
+    fields = [calls[name] for name in ("sample", "log_prob") if name in calls]
+    same = [np.array_equal(call(params, x, cond, KEY), call(params, x, (cond + 1) % 3, KEY)) for call in fields]
+    assert all(same) != entry.conditional
 
 
 def moving_average(entry: Entry):
