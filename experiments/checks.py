@@ -4,7 +4,7 @@ from experiments.config import Config
 from experiments.data import Dataset
 from experiments.errors import UserError
 
-__all__ = ["image_shape", "num_classes", "num_dims", "unconditional"]
+__all__ = ["image_shape", "integer_shape", "num_classes", "num_dims", "unconditional"]
 
 
 def image_shape(dataset: Dataset, what: str) -> tuple[int, int, int]:
@@ -24,6 +24,21 @@ def image_shape(dataset: Dataset, what: str) -> tuple[int, int, int]:
     if len(shape) != 3 or not dataset.num_levels:
         raise UserError(f"{what} is of images of integer levels, and {dataset.name} has events of shape {shape}")
     return shape
+
+
+def integer_shape(dataset: Dataset, what: str) -> tuple[int, ...]:
+    """Shape of one example of a data set of integers.
+
+    Args:
+        dataset: the data set.
+        what: the model that needs integers, for the message.
+
+    Raises:
+        UserError: if the data are reals.
+    """
+    if not dataset.num_levels:
+        raise UserError(f"{what} is of integer levels, and {dataset.name} is of reals")
+    return dataset.train.x.shape[1:]
 
 
 def num_dims(dataset: Dataset, what: str, *, at_least: int = 1) -> int:

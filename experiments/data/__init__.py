@@ -12,7 +12,7 @@ import difflib
 from collections.abc import Callable
 from functools import partial
 
-from experiments.data import binary, digits, legal, mnist, prepared, tables, text, toy
+from experiments.data import binary, digits, legal, mnist, prepared, tables, text, toy, translation
 from experiments.data.feed import batch, eval_batches
 from experiments.data.records import Dataset, Split
 from experiments.errors import UserError
@@ -42,6 +42,9 @@ def _sources() -> dict[str, tuple[str, Callable[[], Dataset]]]:
             sources[f"{name}_{ending}"] = f"{name}, {how}", partial(_viewed, read, view)
     sources["mnist_static"] = "MNIST under one fixed stochastic binarisation, without labels", mnist.static
     sources["shakespeare"] = "windows of 65 characters of tiny Shakespeare, levels 0..64", text.shakespeare
+    for name, (source, target) in translation.DIRECTIONS.items():
+        what = f"Multi30k, sentences to translate from {source} to {target} as byte-pair tokens"
+        sources[name] = what, partial(translation.multi30k, name)
     for name, table in tables.REALS.items():
         sources[f"uci_{name}"] = f"{table.what}, standardised reals", partial(tables.reals, name)
     for name, width in tables.BITS.items():

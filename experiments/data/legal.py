@@ -31,7 +31,7 @@ def _check_split(what: str, split: Split, dataset: Dataset) -> None:
         return
     if len(split.cond) != len(split.x):
         raise UserError(f"{what}: {len(split.cond)} labels for {len(split.x)} rows")
-    _check_range(f"{what}: labels", split.cond, dataset.num_classes)
+    _check_range(f"{what}: {'labels' if split.cond.ndim == 1 else 'sources'}", split.cond, dataset.num_classes)
 
 
 def _check_range(what: str, values: np.ndarray, num: int) -> None:
