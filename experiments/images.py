@@ -1,4 +1,4 @@
-"""What the configs of noise paths on images share: a U-Net, images as reals in [-1, 1], and Adam."""
+"""What the configs of images share: fields, a U-Net, images as reals in [-1, 1], and Adam."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from jaxgen.nets.time import time_features
 from jaxgen.nets.unet import UNet
 from jaxgen.transforms import dequantize, pull_back
 
-__all__ = ["Config", "Training", "adam", "as_reals", "unet"]
+__all__ = ["Config", "Flow", "Training", "adam", "as_reals", "unet"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +46,26 @@ class Config(Training):
     """Resolutions at which the U-Net works, each half of the one before."""
     num_blocks: int = 1
     """Residual blocks per resolution."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Flow(Training):
+    """Fields of a multi-scale flow of images and its training."""
+
+    data: str = "mnist"
+    """Data set of images whose sides are divisible by 4; `--help` lists them."""
+    learning_rate: float = 1e-3
+    """Largest step size of Adam, which falls to 0 along a half cosine."""
+    conditional: bool = False
+    """Condition on the labels."""
+    features: int = 32
+    """Channels of the hidden layers of each conditioner."""
+    num_blocks: int = 2
+    """Residual blocks of each conditioner."""
+    num_scales: int = 2
+    """Number of times that the sides are halved."""
+    alpha: float = 0.05
+    """The flow models logit(alpha + (1 - 2 alpha) y) of dequantised pixels y in [0, 1]."""
 
 
 def unet(

@@ -8,40 +8,25 @@ See RESULTS.md for minutes, hardware and the measured number. Published for a fa
 
 import dataclasses
 
-import optax
-
-from experiments import checks, config
+from experiments import checks, images
 from experiments.config import Experiment
 from experiments.data import Dataset
+from experiments.optimizers import cosine_adam
 from jaxgen.bijections import rational_quadratic_spline, scale_shift
 from jaxgen.models.flows.glow import glow
 from jaxgen.transforms import dequantize
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(config.Config):
+class Config(images.Flow):
     """Multi-scale Glow."""
 
-    data: str = "mnist"
-    """Data set of images whose sides are divisible by 4; `--help` lists them."""
-    steps: int = 4000
-    """Number of training steps in all (a resumed run goes on to this number)."""
-    batch_size: int = 64
-    """Examples per step, over all devices."""
-    learning_rate: float = 1e-3
-    """Largest step size of Adam, which falls to 0 along a half cosine."""
-    ema_decay: float = 0.999
-    """Decay of the moving average of the parameters that is sampled and evaluated; 0 turns it off."""
     features: int = 48
     """Channels of the hidden layers of each conditioner."""
     num_blocks: int = 1
     """Residual blocks of each conditioner."""
     num_steps: int = 8
     """Steps (activation normalisation, 1x1 convolution, coupling) at each scale."""
-    num_scales: int = 2
-    """Number of times that the sides are halved."""
-    alpha: float = 0.05
-    """The flow models logit(alpha + (1 - 2 alpha) y) of dequantised pixels y in [0, 1]."""
     num_bins: int = 0
     """Bins of the splines in the couplings (a neural spline flow of images); 0 for affine couplings."""
 
@@ -58,6 +43,4 @@ def build(config: Config, dataset: Dataset) -> Experiment:
         alpha=config.alpha,
         elementwise=rational_quadratic_spline(config.num_bins) if config.num_bins else scale_shift(),
     )
-    schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
-    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
-    return Experiment(dequantize(model, dataset.num_levels), tx)
+    return Experiment(dequantize(model, dataset.num_levels), cosine_adam(config, max_norm=1.0))

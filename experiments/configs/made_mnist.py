@@ -8,11 +8,10 @@ Published for the fixed one, with two hidden layers and 32 orders and masks: 86.
 
 import dataclasses
 
-import optax
-
 from experiments import checks, config
 from experiments.config import Experiment
 from experiments.data import Dataset
+from experiments.optimizers import cosine_adam
 from jaxgen.distributions import categorical_conditional
 from jaxgen.models.autoregressive.autoregressive import autoregressive
 from jaxgen.nets.made import MADE
@@ -49,5 +48,4 @@ def build(config: Config, dataset: Dataset) -> Experiment:
     shape, num_levels = checks.integer_shape(dataset, "this MADE"), dataset.num_levels
     net = MADE(num_levels, (config.width,) * config.depth, shape, checks.num_classes(config, dataset))
     model = autoregressive(net, shape, categorical_conditional(num_levels))
-    schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
-    return Experiment(model, optax.adamw(schedule, weight_decay=config.weight_decay))
+    return Experiment(model, cosine_adam(config, weight_decay=config.weight_decay))

@@ -8,11 +8,10 @@ and ionosphere tables (https://arxiv.org/abs/1306.0186); the split here is one, 
 
 import dataclasses
 
-import optax
-
 from experiments import checks, config
 from experiments.config import Experiment
 from experiments.data import Dataset
+from experiments.optimizers import cosine_adam
 from jaxgen.models.flows.maf import maf
 
 
@@ -46,5 +45,4 @@ def build(config: Config, dataset: Dataset) -> Experiment:
         features=(config.width, config.width),
         num_classes=checks.num_classes(config, dataset),
     )
-    schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
-    return Experiment(model, optax.adamw(schedule, weight_decay=config.weight_decay))
+    return Experiment(model, cosine_adam(config, weight_decay=config.weight_decay))

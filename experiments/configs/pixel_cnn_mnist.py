@@ -9,11 +9,10 @@ binarisation (https://arxiv.org/abs/1601.06759, table 4).
 
 import dataclasses
 
-import optax
-
 from experiments import checks, config
 from experiments.config import Experiment
 from experiments.data import Dataset
+from experiments.optimizers import cosine_adam
 from jaxgen.distributions import categorical_conditional
 from jaxgen.models.autoregressive.autoregressive import autoregressive
 from jaxgen.nets.pixel_cnn import GatedPixelCNN
@@ -45,6 +44,4 @@ def build(config: Config, dataset: Dataset) -> Experiment:
     classes = checks.num_classes(config, dataset)
     net = GatedPixelCNN(shape, num_levels, config.features, config.depth, num_classes=classes)
     model = autoregressive(net, shape, categorical_conditional(num_levels))
-    schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
-    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
-    return Experiment(model, tx)
+    return Experiment(model, cosine_adam(config, max_norm=1.0))

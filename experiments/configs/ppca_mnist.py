@@ -8,11 +8,10 @@ See RESULTS.md for minutes, hardware and the measured number.
 import dataclasses
 import math
 
-import optax
-
 from experiments import checks, config
 from experiments.config import Experiment
 from experiments.data import Dataset
+from experiments.optimizers import cosine_adam
 from jaxgen.bijections import reshape
 from jaxgen.models.classical.ppca import ppca
 from jaxgen.transforms import dequantize, pull_back
@@ -41,4 +40,4 @@ def build(config: Config, dataset: Dataset) -> Experiment:
         model = pull_back(model, reshape(shape, (math.prod(shape),)))
     if dataset.num_levels:
         model = dequantize(model, dataset.num_levels)
-    return Experiment(model, optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps)))
+    return Experiment(model, cosine_adam(config))

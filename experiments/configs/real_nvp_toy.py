@@ -7,11 +7,10 @@ See RESULTS.md for minutes, hardware and the measured number; the best possible 
 
 import dataclasses
 
-import optax
-
 from experiments import checks, config
 from experiments.config import Experiment
 from experiments.data import Dataset
+from experiments.optimizers import cosine_adam
 from jaxgen.models.flows.real_nvp import real_nvp
 
 
@@ -41,4 +40,4 @@ def build(config: Config, dataset: Dataset) -> Experiment:
         features=(config.width, config.width),
         num_classes=checks.num_classes(config, dataset),
     )
-    return Experiment(model, optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps)))
+    return Experiment(model, cosine_adam(config))

@@ -8,12 +8,12 @@ after far longer training: 86.76 nats (importance-weighted with k = 5000; https:
 
 import dataclasses
 
-import optax
 from flax import linen as nn
 
 from experiments import checks, config
 from experiments.config import Experiment
 from experiments.data import Dataset
+from experiments.optimizers import cosine_adam
 from jaxgen.bijections import reshape
 from jaxgen.distributions import bernoulli_likelihood, normal_likelihood
 from jaxgen.models.autoencoders.vae import vae
@@ -52,5 +52,5 @@ def build(config: Config, dataset: Dataset) -> Experiment:
     decoder = MLP(hidden, num_dims, num_classes, nn.tanh)
     likelihood = bernoulli_likelihood() if binary else normal_likelihood()
     model = pull_back(vae(encoder, decoder, likelihood, latent_dim=config.latent_dim), reshape(shape, (num_dims,)))
-    tx = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps))
+    tx = cosine_adam(config)
     return Experiment(model if binary else dequantize(model, dataset.num_levels), tx)
