@@ -51,13 +51,13 @@ class Config(config.Config):
     """Steps between two lines of metrics."""
 
 
-def _optimizer(config: Config) -> optax.GradientTransformation:
-    """AdamW as nanoGPT sets it: matrices decay, vectors do not."""
+def _optimizer(config: Config, length: int) -> optax.GradientTransformation:
+    """AdamW as nanoGPT sets it: matrices decay, vectors do not; gradients are clipped to norm 1 per character."""
     rate = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, min(config.warmup, config.steps - 1), config.steps, config.learning_rate / 10
     )
     matrices = lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params)  # noqa: E731
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, b2=0.99, weight_decay=0.1, mask=matrices))
+    return optax.chain(optax.clip_by_global_norm(length), optax.adamw(rate, b2=0.99, weight_decay=0.1, mask=matrices))
 
 
 def _next_character(net: Transformer) -> Evaluation:
@@ -93,4 +93,4 @@ def build(config: Config, dataset: Dataset) -> Experiment:
         dropout=config.dropout,
     )
     model = autoregressive(net, shape, categorical_conditional(dataset.num_levels))
-    return Experiment(model, _optimizer(config), {"next character": _next_character(net)})
+    return Experiment(model, _optimizer(config, shape[0]), {"next character": _next_character(net)})
