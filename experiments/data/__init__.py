@@ -12,7 +12,7 @@ import difflib
 from collections.abc import Callable
 from functools import partial
 
-from experiments.data import binary, digits, legal, mnist, prepared, tables, text, toy, translation
+from experiments.data import audio, binary, digits, legal, mnist, prepared, tables, text, toy, translation
 from experiments.data.feed import batch, eval_batches
 from experiments.data.records import Dataset, Split
 from experiments.errors import UserError
@@ -27,6 +27,13 @@ _GREY: dict[str, tuple[str, Callable[[], Dataset]]] = {
 _BINARY: dict[str, tuple[str, Callable[[Dataset], Dataset]]] = {
     "binary": ("binarised anew at every visit", binary.dynamic),
     "threshold": ("binarised by pixel > 0.5", binary.threshold),
+}
+_SOUNDS: dict[str, tuple[str, dict[str, bool]]] = {
+    "fsdd": ("spoken digits, a second at 8 kHz, 256 levels by the mu-law, 6 speakers times 10 digits", {}),
+    "fsdd_16bit": ("fsdd, 16-bit levels", {"linear": True}),
+    "fsdd_speakers": ("fsdd, 10 digits, tested on two speakers of six", {"held_out_speakers": True}),
+    "fsdd_text": ("fsdd, given the speaker and a text in time", {"text": True}),
+    "fsdd_spectrograms": ("64x64 spectrograms of fsdd, levels 0..255, 10 classes", {"pictures": True}),
 }
 
 
@@ -45,6 +52,8 @@ def _sources() -> dict[str, tuple[str, Callable[[], Dataset]]]:
     for name, (source, target) in translation.DIRECTIONS.items():
         what = f"Multi30k, sentences to translate from {source} to {target} as byte-pair tokens"
         sources[name] = what, partial(translation.multi30k, name)
+    for name, (what, options) in _SOUNDS.items():
+        sources[name] = what, partial(audio.digits, name, **options)
     for name, table in tables.REALS.items():
         sources[f"uci_{name}"] = f"{table.what}, standardised reals", partial(tables.reals, name)
     for name, width in tables.BITS.items():

@@ -1,13 +1,14 @@
 """What a data set is: three parts of arrays in memory, and the protocol that made them."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from experiments.errors import UserError
 
-__all__ = ["Dataset", "Split", "Texts", "hold_out"]
+__all__ = ["Buckets", "Dataset", "Sounds", "Split", "Texts", "hold_out"]
 
 
 class Split(NamedTuple):
@@ -37,6 +38,32 @@ class Texts(NamedTuple):
     read_sources: Callable[[Sequence[str]], np.ndarray] | None = None
 
 
+class Sounds(NamedTuple):
+    """How data that are sounds are seen, heard and asked for.
+
+    Attributes:
+        view: `x -> images uint8 [n, height, width, channels]` of 256 levels: spectrograms, by which they are compared.
+        save: `(folder, x, labels or None) -> paths`: writes them as files.
+        conditions: `labels -> cond` of samples that have these labels, `None` where they are conditioned on labels.
+    """
+
+    view: Callable[[np.ndarray], np.ndarray]
+    save: Callable[[Path, np.ndarray, np.ndarray | None], list[Path]]
+    conditions: Callable[[np.ndarray], np.ndarray] | None = None
+
+
+class Buckets(NamedTuple):
+    """How rows that are filled up are brought together with others of like length, in batches that are cut.
+
+    Attributes:
+        lengths: of the training rows, `int [n]`, those of `x` and `cond` without what fills them up.
+        widths: to which batches may be cut, rising; few, since each is compiled once.
+    """
+
+    lengths: np.ndarray
+    widths: tuple[int, ...]
+
+
 class Dataset(NamedTuple):
     """A data set in memory.
 
@@ -51,6 +78,8 @@ class Dataset(NamedTuple):
         dynamic: `(rng, rows) -> x`: the rows of the training part as they look at this visit (dynamic binarisation), or
             `None` where they always look like `train.x[rows]`.
         texts: how they are written, where they are texts.
+        buckets: lengths of the training rows, where batches are to be of like lengths and cut.
+        sounds: how they are seen and heard, where they are sounds.
     """
 
     name: str
@@ -62,6 +91,12 @@ class Dataset(NamedTuple):
     protocol: str
     dynamic: Callable[[np.random.Generator, np.ndarray], np.ndarray] | None = None
     texts: Texts | None = None
+    buckets: Buckets | None = None
+    sounds: Sounds | None = None
+
+    def seen(self, x: np.ndarray) -> tuple[np.ndarray, int]:
+        """What there is to see of examples, and the number of its levels."""
+        return (x, self.num_levels) if self.sounds is None else (self.sounds.view(x), 256)
 
 
 def hold_out(split: Split, num: int) -> tuple[Split, Split]:
