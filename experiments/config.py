@@ -83,9 +83,11 @@ class Evaluation(NamedTuple):
         unit: "nats", "bits/dim", "" ...
         protocol: one line: exact or bound, how many samples, which split, which binarisation or dequantisation.
         better: "higher" or "lower" where runs may be ranked by this number, else "".
+        of_samples: whether it judges samples, and so depends on how they are drawn.
     """
 
     compute: Callable[..., tuple[float, float]]
     unit: str
     protocol: str
     better: str = ""
+    of_samples: bool = False

@@ -20,7 +20,16 @@ from jaxgen import core
 from jaxgen.core import Model
 from jaxgen.parallel import Placement
 
-__all__ = ["MIN_EXAMPLES", "Row", "Setting", "own_rows", "likelihood_rows", "reconstruction_rows", "sample_rows"]
+__all__ = [
+    "MIN_EXAMPLES",
+    "Row",
+    "Setting",
+    "likelihood_rows",
+    "own_rows",
+    "own_sample_rows",
+    "reconstruction_rows",
+    "sample_rows",
+]
 
 MIN_EXAMPLES = 20
 """Fewer give no distance with a standard error."""
@@ -91,6 +100,10 @@ def _event(setting: Setting) -> str:
     return "image" if setting.examples.x.ndim == 4 else "example"
 
 
+def _given(examples: Split) -> str:
+    return "label" if examples.cond is not None and examples.cond.ndim == 1 else "source"
+
+
 def _bounds(model: Model, setting: Setting, said: str) -> Iterator[tuple[str, str, Callable[..., Any]]]:
     """Name, protocol and function of every likelihood field that is there."""
     k, given = setting.importance_samples, f", {said}" if said else ""
@@ -112,7 +125,7 @@ def likelihood_rows(setting: Setting) -> Iterator[Row]:
         models.append((experiment.likelihood, experiment.likelihood_protocol or "of the config's likelihood model"))
     for model, said in models:
         for name, how, function in _bounds(model, setting, said):
-            how += ", given the label" if setting.examples.cond is not None else ""
+            how += f", given the {_given(setting.examples)}" if setting.examples.cond is not None else ""
             values = trained.over_batches(
                 function, setting.model.params, setting.examples, seed=setting.seed, options=setting.options
             )
@@ -168,6 +181,13 @@ def own_rows(setting: Setting, name: str, evaluation: Evaluation) -> Iterator[Ro
     yield Row(name, float(value), float(error), evaluation.unit, evaluation.protocol, protocol, evaluation.better)
 
 
+def own_sample_rows(setting: Setting) -> Iterator[Row]:
+    """Of what only this experiment measures, what judges its samples."""
+    for name, evaluation in setting.model.run.experiment.evaluations.items():
+        if evaluation.of_samples:
+            yield from own_rows(setting, name, evaluation)
+
+
 def _scale(model: Trained) -> float:
     return float(max(model.run.dataset.num_levels - 1, 1))
 
@@ -215,7 +235,7 @@ def _distances(bandwidth: float, num: int) -> dict[str, tuple[str, str, Callable
 
 
 def sample_rows(setting: Setting) -> Iterator[Row]:
-    """Distances between samples and data, for every model.
+    """Distances between samples and data, for every model but those of texts in words, whose tokens are no coordinates.
 
     Conditional models are given the labels of the training examples that make the floor: with those of the examples
     they are compared with, classes would agree better than in two independent sets, and distances come out too small.
@@ -223,6 +243,8 @@ def sample_rows(setting: Setting) -> Iterator[Row]:
     import jax
 
     run, num, conditional = setting.model.run, len(setting.examples.x), setting.examples.cond is not None
+    if run.dataset.texts is not None:
+        return
     rows = np.random.default_rng(setting.seed).permutation(len(run.dataset.train.x))[:num]
     labels = run.dataset.train.cond[rows] if conditional else None
     samples = trained.draw(

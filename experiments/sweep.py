@@ -29,7 +29,7 @@ class Point(NamedTuple):
 
     Attributes:
         setting: field to value, as text.
-        rows: distances between samples and data.
+        rows: distances between samples and data, and what else the config measures of samples.
         seconds: to draw the samples and to measure them, compilation included.
     """
 
@@ -67,7 +67,9 @@ def points(args: argparse.Namespace) -> Iterator[Point]:
         start = time.perf_counter()
         changes = [*args.set, *(f"{name}={value}" for name, value in setting.items())]
         chosen = evaluate.setting(argparse.Namespace(**{**vars(args), "set": changes}))
-        rows = list(measures.sample_rows(chosen))
+        rows = [*measures.sample_rows(chosen), *measures.own_sample_rows(chosen)]
+        if not rows:
+            raise UserError(f"{args.directory}: nothing is measured of the samples of this model")
         yield Point(setting, rows, time.perf_counter() - start)
         print(f"{setting}: {time.perf_counter() - start:.1f} s", file=sys.stderr)
 
@@ -83,7 +85,9 @@ def table(found: Sequence[Point]) -> str:
 
 
 def _estimate(value: float | None, error: float | None) -> str:
-    number, spread = evaluate.format_estimate(value or 0.0, error or 0.0)
+    if value is None:
+        return ""
+    number, spread = evaluate.format_estimate(value, error or 0.0)
     return f"{number} ± {spread}" if spread else number
 
 
@@ -103,7 +107,7 @@ def figure(found: Sequence[Point]) -> str:
         axes.plot(ticks, values, "o-", label=label or row.name, color=COLOURS[number % len(COLOURS)])
     if row.floor is not None:
         axes.axhline(row.floor, color="#999999", lw=1, ls="--", label="training data")
-    axes.set(xlabel=last, ylabel=row.name, yscale="log")
+    axes.set(xlabel=last, ylabel=row.name, yscale="log" if row.better == "lower" else "linear")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     buffer = io.StringIO()

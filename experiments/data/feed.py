@@ -13,13 +13,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from experiments.data.records import Dataset, Split
+from experiments.data.records import Buckets, Dataset, Split
 from experiments.errors import UserError
 from jaxgen.types import Batch
 
 __all__ = ["batch", "eval_batches"]
 
-_ORDER, _NOISE = 0, 1
+_ORDER, _NOISE, _DEAL, _GROUP = 0, 1, 2, 16
 
 
 @lru_cache(maxsize=4)
@@ -30,13 +30,29 @@ def _permutation(num_rows: int, seed: int, epoch: int) -> np.ndarray:
     return order
 
 
-def _rows(num_rows: int, seed: int, step: int, batch_size: int) -> np.ndarray:
-    """Rows of batch k by (1); `batch_size <= num_rows`, so at most two epochs are touched."""
-    epoch, start = divmod(step * batch_size, num_rows)
-    head = _permutation(num_rows, seed, epoch)[start : start + batch_size]
-    if len(head) == batch_size:
+def _rows(num_rows: int, seed: int, start: int, num: int) -> np.ndarray:
+    """Rows at positions `start` to `start + num - 1` of (1); `num <= num_rows`, so at most two epochs are touched."""
+    epoch, start = divmod(start, num_rows)
+    head = _permutation(num_rows, seed, epoch)[start : start + num]
+    if len(head) == num:
         return head
-    return np.concatenate([head, _permutation(num_rows, seed, epoch + 1)[: batch_size - len(head)]])
+    return np.concatenate([head, _permutation(num_rows, seed, epoch + 1)[: num - len(head)]])
+
+
+def _dealt(lengths: np.ndarray, seed: int, step: int, batch_size: int) -> np.ndarray:
+    """Rows of batch k by (3)."""
+    size = min(_GROUP, len(lengths) // batch_size)
+    group, number = divmod(step, size)
+    rows = _rows(len(lengths), seed, group * size * batch_size, size * batch_size)
+    in_order = rows[np.argsort(lengths[rows], kind="stable")].reshape(size, batch_size)
+    return in_order[np.random.default_rng((seed, _DEAL, group)).permutation(size)[number]]
+
+
+def _cut(made: Batch, buckets: Buckets, rows: np.ndarray) -> Batch:
+    """A batch in the smallest width that holds it."""
+    longest = buckets.lengths[rows].max()
+    width = next((width for width in buckets.widths if width >= longest), None)
+    return Batch(made.x[:, :width], None if made.cond is None else made.cond[:, :width])
 
 
 def batch(dataset: Dataset, seed: int, step: int, batch_size: int) -> Batch:
@@ -59,10 +75,15 @@ def batch(dataset: Dataset, seed: int, step: int, batch_size: int) -> Batch:
         raise UserError(f"batch size must be from 1 to the {num_rows} rows of {dataset.name}, got {batch_size}")
     if seed < 0 or step < 0:
         raise UserError(f"seed and step must be at least 0, got seed {seed} and step {step}")
-    rows = _rows(num_rows, int(seed), int(step), int(batch_size))
+    seed, step, batch_size, buckets = int(seed), int(step), int(batch_size), dataset.buckets
+    if buckets is None:
+        rows = _rows(num_rows, seed, step * batch_size, batch_size)
+    else:
+        rows = _dealt(buckets.lengths, seed, step, batch_size)
     cond = None if dataset.train.cond is None else dataset.train.cond[rows]
     if dataset.dynamic is None:
-        return Batch(dataset.train.x[rows], cond)
+        made = Batch(dataset.train.x[rows], cond)
+        return made if buckets is None else _cut(made, buckets, rows)
     return Batch(dataset.dynamic(np.random.default_rng((seed, _NOISE, step)), rows), cond)
 
 

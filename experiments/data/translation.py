@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.data.folder import File, read_gz
-from experiments.data.records import Dataset, Split, Texts
+from experiments.data.records import Buckets, Dataset, Split, Texts
 from experiments.errors import UserError
 
 __all__ = ["DIRECTIONS", "END", "LENGTH", "Pairs", "multi30k", "pairs", "read_sources", "vocabulary", "write"]
@@ -25,8 +25,9 @@ __all__ = ["DIRECTIONS", "END", "LENGTH", "Pairs", "multi30k", "pairs", "read_so
 DIRECTIONS = {"multi30k_de_en": ("de", "en"), "multi30k_en_de": ("en", "de")}
 """Names, and the languages of source and target."""
 
-END, LENGTH, VOCABULARY = 0, 40, 4000
-"""The token that ends a text; tokens of a source, and of a target with its end; size of the vocabulary, at most."""
+END, LENGTH, VOCABULARY, WIDTHS = 0, 40, 4000, (16, 24, 40)
+"""The token that ends a text; tokens of a source, and of a target with its end; size of the vocabulary, at most; and
+what training batches of shorter pairs are cut to."""
 
 _PARTS = {"train": "train", "valid": "val", "test": "test_2016_flickr"}
 
@@ -166,6 +167,13 @@ def _tokens(made: Any, found: Pairs, what: str) -> tuple[Split, int]:
     return Split(_rows(targets), _rows(sources)), cut
 
 
+def _lengths(split: Split) -> np.ndarray:
+    """The tokens of each target with its end, or of its source if there are more."""
+    assert split.cond is not None
+    targets = np.minimum((split.x != END).sum(1) + 1, LENGTH)
+    return np.maximum(targets, (split.cond != END).sum(1))
+
+
 def multi30k(name: str) -> Dataset:
     """Loads `multi30k_de_en` or `multi30k_en_de`: `x` are the targets, `cond` the sources, both `int32 [n, LENGTH]`.
 
@@ -191,4 +199,5 @@ def multi30k(name: str) -> Dataset:
         f"of {LENGTH} tokens: of {', '.join(str(len(split.x)) for split, _ in tokens.values())} pairs of train, val "
         f"and test_2016_flickr, {', '.join(str(cut) for _, cut in tokens.values())} are cut off; {stamps}",
         texts=Texts(partial(write, made), partial(write, made), partial(read_sources, made)),
+        buckets=Buckets(_lengths(tokens["train"][0]), WIDTHS),
     )

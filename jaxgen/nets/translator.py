@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Integer
 
+from jaxgen.distributions import check_levels
 from jaxgen.nets.causal import Causal
 from jaxgen.nets.transformer import MODERN, Attention, Block, FeedForward, Style, normal_dense
 from jaxgen.types import Cond
@@ -96,7 +97,8 @@ class Translator(Causal):
 
     Raises:
         ValueError: if the width is no multiple of the heads, or a size is below 1; when called, if a source is longer
-            than `source_length`, or none is given.
+            than `source_length`, or none is given; and, outside of compiled functions, if it holds a token that there
+            is not, or nothing but padding.
 
     Source: Attention Is All You Need, https://arxiv.org/abs/1706.03762.
     """
@@ -145,6 +147,7 @@ class Translator(Causal):
         if cond is None or cond.ndim != 2 or cond.shape[1] > self.source_length:
             found = None if cond is None else cond.shape
             raise ValueError(f"expected a source [n, s] of at most {self.source_length} tokens, got shape {found}")
+        self._check_values(cond)
         mask = (cond != self.padding)[:, None, None]
         h = self.source_tokens(cond)
         if not self.style.turned:
@@ -154,6 +157,12 @@ class Translator(Causal):
             h = block(h, None, mask)
         encoded = self.source_norm(h)
         return [block.cross.memory(encoded) for block in self.decoder], mask
+
+    def _check_values(self, cond: Any) -> None:
+        """What a traced source cannot be asked: whether its tokens are some of the vocabulary, and any is there."""
+        check_levels(cond, self.num_source_tokens, "the source")
+        if not isinstance(cond, jax.core.Tracer) and (empty := (cond == self.padding).all(1)).any():
+            raise ValueError(f"source {int(empty.argmax())} of {len(cond)} is empty: nothing but padding")
 
     def _drop(self, h: Tokens) -> Tokens:
         return self.dropped(h, deterministic=not self.has_rng("dropout"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxgen.distributions import categorical_conditional
-from jaxgen.models.autoregressive.autoregressive import autoregressive, complete, stepwise
+from jaxgen.models.autoregressive.autoregressive import autoregressive, complete, search
 from jaxgen.nets import causal
 from jaxgen.nets.transformer import GPT2, MODERN
 from jaxgen.nets.translator import Translator
@@ -75,22 +75,16 @@ def test_probabilities_sum_to_one():
     assert_sums_to_one(model, params, points, jnp.tile(SOURCE[:1], (len(points), 1)))
 
 
-def search(ours, params, num_beams, **options):
-    @jax.jit
-    def found(params):
-        sources = jnp.repeat(SOURCE, num_beams, axis=0)
-        state = causal.start(ours, params, jnp.zeros(len(sources), jnp.int32), sources)
-        step = stepwise(ours, params, end=END)
-        return beam_search(step, state, num=2, length=4, num_beams=num_beams, end=END, **options)
-
-    return map(np.asarray, found(params))
+def found(ours, params, num_beams, **options):
+    searched = search(ours, 4, num_beams=num_beams, end=END, **options)
+    return map(np.asarray, jax.jit(lambda params: searched(params, 2, SOURCE))(params))
 
 
 @pytest.mark.parametrize("length_power", [0.0, 1.0])
 def test_wide_beams_are_exhaustive(length_power):
     """With a beam for every text: all of them in the order of their probabilities by `log_prob`, of both sources."""
     ours, model, params, points = ended()
-    x, log_prob = search(ours, params, 81, length_power=length_power)
+    x, log_prob = found(ours, params, 81, length_power=length_power)
     for i in range(2):
         expected = np.asarray(model.log_prob(params, jnp.asarray(points), jnp.tile(SOURCE[i], (len(points), 1))))
         length = np.minimum((points != END).sum(1) + 1, 4)
@@ -102,7 +96,7 @@ def test_wide_beams_are_exhaustive(length_power):
 
 def test_one_beam_is_greedy():
     ours, _, params, _ = ended()
-    x, _ = search(ours, params, 1)
+    x, _ = found(ours, params, 1)
     finish = complete(ours, (4,), categorical_conditional(3, choose=greedy), end=END)
     np.testing.assert_array_equal(x[:, 0], jax.jit(finish)(params, KEY, jnp.zeros((2, 0), jnp.int32), SOURCE))
 
@@ -112,5 +106,11 @@ def test_bad_input_is_named():
         causal.init(net(), KEY, jnp.zeros((1, 4), jnp.int32), jnp.ones((1, 5), jnp.int32))
     with pytest.raises(ValueError, match=r"of at most 4 tokens, got shape None"):
         causal.init(net(), KEY, jnp.zeros((1, 4), jnp.int32), None)
+    with pytest.raises(ValueError, match="the source knows the levels 0 to 4, got 5"):
+        net().apply({}, jnp.array([[1, 5]]), method="context")
+    with pytest.raises(ValueError, match="source 1 of 2 is empty: nothing but padding"):
+        net().apply({}, jnp.array([[1, 0], [0, 0]]), method="context")
+    with pytest.raises(ValueError, match="a context of 4 positions cannot hold a prompt of 5"):
+        complete(net(), (4,), categorical_conditional(3), end=END)({}, KEY, jnp.ones((1, 5), jnp.int32), SOURCE[:1])
     with pytest.raises(ValueError, match="num_beams and length of at least 1 and length_power of at least 0, got 0, 4"):
         beam_search(lambda *args: args, (), num=1, length=4, num_beams=0)

@@ -25,10 +25,10 @@ from jaxgen.core import Model
 from jaxgen.distributions import Conditional, check_levels, sum_event, tokens
 from jaxgen.nets import causal
 from jaxgen.nets.causal import Causal
-from jaxgen.samplers import decode
+from jaxgen.samplers import beam, decode
 from jaxgen.types import Batch, Carry, Cond, Data, Metrics, Params, PerExample, PRNGKey
 
-__all__ = ["autoregressive", "complete", "stepwise"]
+__all__ = ["autoregressive", "complete", "search", "stepwise"]
 
 
 def _split(shape: Sequence[int], conditional: Conditional) -> tuple[int, tuple[int, ...]]:
@@ -94,6 +94,34 @@ def complete(
         return x.astype(jnp.uint8) if conditional.num_levels <= 256 else x
 
     return completed
+
+
+def search(
+    net: Causal, length: int, *, num_beams: int, end: int | None = None, length_power: float = 0.0
+) -> Callable[..., Any]:
+    """Searches the most probable texts by `samplers.beam`; what depends on `cond` alone is computed once for a search.
+
+    Args:
+        net: the network of a model of texts.
+        length: positions of a text.
+        num_beams: texts that are kept at every position.
+        end: the end token, if there is one.
+        length_power: of the length by which log-probabilities are divided before texts are compared.
+
+    Returns:
+        `(params, num, cond=None) -> (x [num, num_beams, length], ln p(x) [num, num_beams])`, the best first; its errors
+        are those of `beam_search`.
+
+    Source: Google's Neural Machine Translation System, https://arxiv.org/abs/1609.08144.
+    """
+
+    def searched(params: Params, num: int, cond: Cond = None) -> Any:
+        state = causal.start(net, params, jnp.zeros(num, jnp.int32), cond)
+        state = jax.tree.map(lambda leaf: jnp.repeat(leaf, num_beams, axis=0), state)
+        options = {"num_beams": num_beams, "end": end, "length_power": length_power}
+        return beam.beam_search(stepwise(net, params, end=end), state, num=num, length=length, **options)
+
+    return searched
 
 
 def autoregressive(net: Causal, shape: Sequence[int], conditional: Conditional, *, end: int | None = None) -> Model:
