@@ -336,11 +336,11 @@ ENTRIES = [
     ),
     Entry(
         "pixel_cnn",
-        autoregressive(PixelCNN(IMAGES, 3, 4, 1, 3, NUM_CLASSES), IMAGES, TOKENS),
-        levels(3, *IMAGES),
+        autoregressive(PixelCNN((1, 2, 2), 3, 4, 1, 3, NUM_CLASSES), (1, 2, 2), TOKENS),
+        levels(3, 1, 2, 2),
         adam(0.1),
         conditional=True,
-        support=every(3, *IMAGES),
+        support=every(3, 1, 2, 2),
     ),
     Entry(
         "gated_pixel_cnn",
@@ -352,9 +352,9 @@ ENTRIES = [
     ),
     Entry(
         "pixel_rnn",
-        autoregressive(PixelRNN(IMAGES, 3, 4, 1, 3), IMAGES, TOKENS),
-        levels(3, *IMAGES),
-        support=every(3, *IMAGES),
+        autoregressive(PixelRNN((1, 2, 2), 3, 4, 1, 3), (1, 2, 2), TOKENS),
+        levels(3, 1, 2, 2),
+        support=every(3, 1, 2, 2),
     ),
     Entry(
         "pixel_cnn_plus",

@@ -65,11 +65,10 @@ def test_causal_by_autodiff_with_a_blind_spot(kind):
 
 @kinds
 def test_probabilities_sum_to_one(kind):
-    """Over all 2x2 images of 4 levels, and all 1x2 images of two channels."""
-    for shape in ((2, 2, 1), (1, 2, 2)):
-        points = every(4, 4).reshape(-1, *shape)
-        net = kind(shape, 4, features=4, depth=1, side=3)
-        assert_sums_to_one(autoregressive(net, shape, categorical_conditional(4)), parameters(net, points[:1]), points)
+    """Over all 2x2 images of 4 levels."""
+    shape, points = (2, 2, 1), every(4, 4).reshape(-1, 2, 2, 1)
+    net = kind(shape, 4, features=4, depth=1, side=3)
+    assert_sums_to_one(autoregressive(net, shape, categorical_conditional(4)), parameters(net, points[:1]), points)
 
 
 def test_completion_keeps_the_upper_half():
