@@ -18,7 +18,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments import cli
+from benchmarks.peering import check_positive
+from experiments import cli, devices
+from experiments.errors import UserError
 from jaxgen.distributions import categorical_conditional
 from jaxgen.models.autoregressive.autoregressive import autoregressive
 from jaxgen.nets import causal
@@ -27,8 +29,6 @@ from jaxgen.nets.transformer import Transformer
 from jaxgen.nets.wavenet import WaveNet
 
 __all__ = ["run"]
-
-COMPILER_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 
 
 class Case(NamedTuple):
@@ -57,9 +57,8 @@ CASES = {
 
 
 def _compiled(f: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled with the options of `experiments`, where the platform knows them."""
-    options: Any = COMPILER_OPTIONS if jax.default_backend() == "cpu" else None
-    return jax.jit(f, compiler_options=options)
+    """Compiled with the options of `experiments`."""
+    return jax.jit(f, compiler_options=devices.compiler_options())
 
 
 def naive(net: causal.Causal, shape: Sequence[int], num_levels: int, num_positions: int) -> Callable[..., Any]:
@@ -105,6 +104,7 @@ def _measure(case: Case, num: int, repeats: int) -> dict[str, Any]:
     return {
         "positions": length,
         "num": num,
+        "cached_milliseconds_per_position": 1000 * cached[1] / length,
         "cached_half_seconds": cached[0],
         "cached_seconds": cached[1],
         "whole_over_half": cached[1] / cached[0],
@@ -118,17 +118,22 @@ def run(argv: Sequence[str]) -> int:
 
     Args:
         argv: arguments of the command.
+
+    Raises:
+        UserError: if an argument is wrong.
     """
     parser = cli.Parser("python -m benchmarks.decode")
     parser.add_argument("cases", nargs="*", help=f"of {', '.join(CASES)}; all by default")
     parser.add_argument("--repeats", type=int, default=3, help="draws that are timed, of which the median counts")
     parser.add_argument("--num", type=int, default=1, help="examples drawn at once")
     args = parser.parse(argv)
+    check_positive(args, "repeats", "num")
+    if unknown := [name for name in args.cases if name not in CASES]:
+        raise UserError(f"cases are of {', '.join(CASES)}, got {unknown[0]!r}")
+    devices.keep_memory()
     for name in args.cases or CASES:
-        print(
-            json.dumps({"case": name, "jax": jax.__version__, **_measure(CASES[name], args.num, args.repeats)}),
-            flush=True,
-        )
+        found = _measure(CASES[name], args.num, args.repeats)
+        print(json.dumps({"case": name, "jax": jax.__version__, **found}), flush=True)
     return 0
 
 

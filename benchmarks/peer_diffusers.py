@@ -1,14 +1,9 @@
-"""The peer's side of `benchmarks.peers`: a U-Net of diffusers, in torch, driven by lines on stdin.
+"""The peer's side of `benchmarks.peers`: a U-Net of diffusers, in torch (`pip install torch diffusers`)."""
 
-It runs in an environment of its own (`pip install torch diffusers`), imports nothing of jaxgen, and takes its sizes as
-JSON on the command line. After one line that describes it, each line `train`, `forward` or `sample` on stdin is
-answered by `done` once that much work is finished.
-"""
-
-import json
-import sys
 from collections.abc import Callable
 from typing import Any
+
+from benchmarks.serving import serve, sizes
 
 
 def build(sizes: dict[str, int]) -> tuple[Any, dict[str, Callable[[], Any]]]:
@@ -54,19 +49,10 @@ def build(sizes: dict[str, int]) -> tuple[Any, dict[str, Callable[[], Any]]]:
     return net, {"train": train, "forward": forward, "sample": sample}
 
 
-def main() -> None:
-    """Describes itself, then does what it is told, line by line."""
+if __name__ == "__main__":
     import diffusers
     import torch
 
-    net, work = build(json.loads(sys.argv[1]))
+    net, works = build(sizes())
     count = sum(parameter.numel() for parameter in net.parameters())
-    print(json.dumps({"params": count, "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__}}))
-    sys.stdout.flush()
-    for line in sys.stdin:
-        work[line.strip()]()
-        print("done", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+    serve(works, count, {"torch": torch.__version__, "diffusers": diffusers.__version__})

@@ -7,13 +7,10 @@ one forward pass, and samples by 50 steps of DDIM. Both networks must have the s
 processes keep the memory that is freed. Last comes what a sample costs in forward passes, these two in turns.
 """
 
-import contextlib
 import json
-import os
 import statistics
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks.measure import Measured, compare
+from benchmarks.measure import Measured, compare, ratio
+from benchmarks.peering import check_positive, num_threads, peer
 from experiments import cli, devices
 from experiments.errors import UserError
 from jaxgen import paths
@@ -33,14 +31,6 @@ from jaxgen.types import Batch
 PROG = "python -m benchmarks.peers"
 KINDS = ("train", "forward", "sample")
 SIDE, NUM_STEPS = 28, 50
-
-KEEP_MEMORY = ":".join(
-    [
-        os.environ.get("GLIBC_TUNABLES", ""),
-        "glibc.malloc.mmap_max=0:glibc.malloc.arena_max=1:glibc.malloc.trim_threshold=-1",
-    ]
-).strip(":")
-"""What `devices.keep_memory` sets here, for the peer: both keep freed memory."""
 
 
 def parser() -> cli.Parser:
@@ -79,38 +69,6 @@ def ours(channels: int, batch: int) -> tuple[int, dict[str, Callable[[], Any]]]:
     return sum(leaf.size for leaf in jax.tree.leaves(params)), work
 
 
-@contextlib.contextmanager
-def peer(python: str, sizes: dict[str, int]) -> Iterator[tuple[dict[str, Any], dict[str, Callable[[], Any]]]]:
-    """What the peer says of itself, and its work.
-
-    Raises:
-        UserError: if it cannot be started.
-    """
-    command = [python, str(Path(__file__).with_name("peer_diffusers.py")), json.dumps(sizes)]
-    environment = os.environ | {"GLIBC_TUNABLES": KEEP_MEMORY}
-    try:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-    except OSError as error:
-        raise UserError(f"--peer {python} cannot be started: {error.strerror}") from error
-    assert process.stdin is not None
-    assert process.stdout is not None
-    told, answers = process.stdin, process.stdout
-
-    def ask(kind: str) -> str:
-        told.write(kind + "\n")
-        told.flush()
-        return answers.readline()
-
-    try:
-        described = answers.readline()
-        if not described:
-            raise UserError(f"--peer {python} has no torch or no diffusers, or stopped: see its own message above")
-        yield json.loads(described), {kind: lambda kind=kind: ask(kind) for kind in KINDS}  # type: ignore[misc]
-    finally:
-        told.close()
-        process.wait()
-
-
 def prices(forward: Callable[[], Any], sample: Callable[[], Any], *, repeats: int) -> list[float]:
     """What a sample costs in units of its number of forward passes, measured in pairs one after the other."""
 
@@ -125,8 +83,8 @@ def table(found: dict[str, dict[str, Measured]], price: list[float], batch: int)
     """Rates, the ratio, and the price of a sample in forward passes."""
     lines = [f"{'':10}{'jaxgen/s':>12}{'diffusers/s':>14}{'ratio':>8}   images/s of jaxgen"]
     for kind, both in found.items():
-        one, other = both["jaxgen"].rate, both["diffusers"].rate
-        lines.append(f"{kind:10}{one:12.4g}{other:14.4g}{one / other:8.2f}   {one * batch:.4g}")
+        one, other = both["jaxgen"], both["diffusers"]
+        lines.append(f"{kind:10}{one.rate:12.4g}{other.rate:14.4g}{ratio(one, other):8.2f}   {one.rate * batch:.4g}")
     middle, low, high = statistics.median(price), min(price), max(price)
     lines.append(f"jaxgen: {NUM_STEPS} steps cost {middle:.3f} ({low:.3f} to {high:.3f}) x {NUM_STEPS} forward passes")
     return "\n".join(lines)
@@ -139,29 +97,32 @@ def main(argv: Sequence[str]) -> int:
         UserError: for bad input, or if the two networks differ in size.
     """
     args = parser().parse(argv)
-    for name in ("channels", "batch", "repeats", "seconds"):
-        if getattr(args, name) <= 0:
-            raise UserError(f"--{name} must be above 0, got {getattr(args, name)}")
+    check_positive(args, "channels", "batch", "repeats", "seconds")
     devices.keep_memory()
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    sizes = {"channels": args.channels, "batch": args.batch, "side": SIDE, "num_steps": NUM_STEPS, "threads": threads}
+    sizes = {
+        "channels": args.channels,
+        "batch": args.batch,
+        "side": SIDE,
+        "num_steps": NUM_STEPS,
+        "threads": num_threads(),
+    }
     count, work = ours(args.channels, args.batch)
-    with peer(args.peer, sizes) as (described, theirs):
-        if count != described["params"]:
-            raise UserError(f"the networks differ: {count} parameters here, {described['params']} there")
-        both = {kind: {"jaxgen": work[kind], "diffusers": theirs[kind]} for kind in KINDS}
+    with peer(args.peer, "peer_diffusers", sizes, kinds=KINDS, needs="torch or no diffusers") as theirs:
+        if count != theirs.params:
+            raise UserError(f"the networks differ: {count} parameters here, {theirs.params} there")
+        both = {kind: {"jaxgen": work[kind], "diffusers": theirs.work[kind]} for kind in KINDS}
         found = {}
         for kind in KINDS:
             found[kind] = compare(both[kind], repeats=args.repeats, seconds=args.seconds)
             print(kind, {name: each.rates for name, each in found[kind].items()}, file=sys.stderr)
     price = prices(work["forward"], work["sample"], repeats=args.repeats)
-    environment = {**devices.environment(), "peer": described["versions"], "params": count}
+    environment = {**devices.environment(), "peer": theirs.versions, "params": count}
     if args.json:
         rates = {kind: {name: each.rates for name, each in pair.items()} for kind, pair in found.items()}
         Path(args.json).write_text(
             json.dumps({"rates": rates, "price": price, "environment": environment}) + "\n", encoding="utf-8"
         )
-    said = ", ".join(f"{name} {version}" for name, version in described["versions"].items())
+    said = ", ".join(f"{name} {version}" for name, version in theirs.versions.items())
     print(f"{environment['hardware']}\njax {jax.__version__}, {said}; {count} parameters, batch {args.batch}")
     print(table(found, price, args.batch))
     return 0

@@ -6,7 +6,6 @@ The last line on stdout is the result as JSON. The persistent compilation cache 
 import dataclasses
 import itertools
 import json
-import statistics
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.measure import Measured, compare
+from benchmarks.measure import Measured, compare, ratio
 from experiments import configs, data, devices
 from experiments.config import Config, Experiment
 from experiments.data import Dataset, Split
@@ -96,7 +95,6 @@ def measure(kind: str, config_name: str, options: dict[str, Any]) -> dict[str, A
         placements["plain"] = devices.placement(options["parallel"], tuned=False)
     variants = {name: CALLS[kind](experiment, config, batch, placement) for name, placement in placements.items()}
     results = compare(variants, repeats=options["repeats"], seconds=options["seconds"])
-    ratios = [a / b for a, b in zip(results["tuned"].rates, results.get("plain", results["tuned"]).rates, strict=True)]
     return {
         "benchmark": kind,
         "config": config_name,
@@ -105,7 +103,7 @@ def measure(kind: str, config_name: str, options: dict[str, Any]) -> dict[str, A
         "parallel": options["parallel"] or "default",
         **_report(results["tuned"]),
         "plain": _report(results["plain"]) if "plain" in results else None,
-        "tuned_over_plain": statistics.median(ratios) if "plain" in results else None,
+        "tuned_over_plain": ratio(results["tuned"], results["plain"]) if "plain" in results else None,
         "environment": devices.environment(),
         "options": options,
     }
