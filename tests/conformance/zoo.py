@@ -68,9 +68,9 @@ NUM = 16
 NUM_CLASSES = 3
 
 
-def adam(learning_rate: float) -> optax.GradientTransformation:
+def adam(learning_rate: float, eps: float = 1e-3) -> optax.GradientTransformation:
     """Adam that does not blow a gradient of the size of rounding up to a whole step."""
-    return optax.adam(learning_rate, eps=1e-3)
+    return optax.adam(learning_rate, eps=eps)
 
 
 class Support(NamedTuple):
@@ -270,7 +270,7 @@ ENTRIES = [
         "masked_diffusion",
         masked_diffusion(TokenNet(TimeMLP((8,), NUM_CLASSES), 4, 5, width=2), (3,), 4, num_steps=3, num_bound_times=2),
         levels(4, 3),
-        adam(0.1),
+        adam(0.1, eps=1e-4),
         conditional=True,
     ),
     Entry(
@@ -346,7 +346,7 @@ ENTRIES = [
         "gated_pixel_cnn",
         autoregressive(GatedPixelCNN((2, 1, 2), 3, 4, 1, 3, NUM_CLASSES), (2, 1, 2), TOKENS),
         levels(3, 2, 1, 2),
-        adam(0.05),
+        adam(0.05, eps=1e-4),
         conditional=True,
         support=every(3, 2, 1, 2),
     ),
