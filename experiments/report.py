@@ -171,6 +171,7 @@ def _run_view(summary: Summary, index: int) -> dict[str, Any]:
         "colour": _colour(index),
         "samples": pictures[0] if pictures else None,
         "more": pictures[1:],
+        "texts": summaries.sample_text(summary.texts[0]) if summary.texts else None,
         "data": figure,
         "data_protocol": protocol,
         "facts": _facts(summary),

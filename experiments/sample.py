@@ -1,14 +1,16 @@
-"""Draws samples from a trained run: a PNG and a .npz in DIR/samples.
+"""Draws samples from a trained run: a PNG and a .npz in DIR/samples; of translations, a .txt beside the .npz.
 
 python -m experiments.sample DIR --num 64 [--seed 0] [--class 3] [--checkpoint best] [--from-data]
+python -m experiments.sample DIR --source TEXT [TEXT ...]
 """
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from experiments import cli, grids, trained
+from experiments import cli, grids, runs, texts, trained
 from experiments.data import Dataset
 from experiments.errors import UserError
 from experiments.trained import Trained
@@ -31,6 +33,12 @@ def parser() -> cli.Parser:
         default=None,
         metavar="LABEL",
         help="label of all samples, for a model trained with --conditional; default: 0, 1, 2, ... in every row",
+    )
+    parser.add_argument(
+        "--source",
+        nargs="+",
+        metavar="TEXT",
+        help="texts to translate, for a model of translations; default: the first ones of the test part",
     )
     parser.add_argument("--checkpoint", default="newest", metavar="WHICH", help=trained.CHECKPOINT_HELP)
     parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", help=trained.SET_HELP)
@@ -90,6 +98,26 @@ def _write(directory: Path, stem: str, arrays: dict[str, np.ndarray], columns: i
         print(directory / f"{stem}.png")
 
 
+def _translate(args: argparse.Namespace, model: Trained) -> int:
+    """Translates own texts, which are printed, or those of the test part."""
+    from experiments import devices
+
+    if args.label is not None or args.from_data:
+        raise UserError("--class and --from-data are not for a model of translations, which has --source")
+    sources = texts.sources(model.run, args.num, args.source)
+    placement, num = devices.placement(args.parallel), len(sources.cond)
+    x = trained.draw(placement, model.run.experiment.model, model.params, num, seed=args.seed, labels=sources.cond)
+    stem = "_".join([f"step{model.step:06d}", f"seed{args.seed}", f"num{num}", *args.set])
+    stem += "_source" if args.source else ""
+    page = texts.page(model.run.dataset, x, sources)
+    print(page if args.source else "", end="")
+    _write(model.run.directory / "samples", stem, {"x": x, "source": sources.cond}, None, model.run.dataset)
+    path = model.run.directory / "samples" / f"{stem}.txt"
+    runs.write_text(path, page)
+    print(path)
+    return 0
+
+
 def main(argv: Sequence[str]) -> int:
     """Samples, and prints the names of the two files.
 
@@ -103,6 +131,8 @@ def main(argv: Sequence[str]) -> int:
 
     devices.setup()
     model = trained.open_trained(args.directory, args.checkpoint, args.set)
+    if texts.are_translated(model.run) or args.source:
+        return _translate(args, model)
     cond = labels(model, args.num, args.label)
     stem = "_".join([f"step{model.step:06d}", f"seed{args.seed}", f"num{args.num}", *args.set])
     if args.from_data:

@@ -15,6 +15,7 @@ from experiments.errors import UserError
 
 __all__ = ["Figure", "Summary", "data_figure", "read"]
 
+_MOST_TEXTS = 12
 _GRID = re.compile(r"step(?P<step>\d+)_seed(?P<seed>\d+)_num(?P<num>\d+)(?P<more>.*)")
 
 
@@ -42,6 +43,7 @@ class Summary:
         steps: steps that have a checkpoint.
         num_params: number of parameters, or `None`.
         grids: PNGs of the latest sampled step, the one with most samples first.
+        texts: the same of samples that are texts.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Summary:
     steps: list[int]
     num_params: int | None
     grids: list[Path]
+    texts: list[Path] = dataclasses.field(default_factory=list)
 
     @property
     def seconds(self) -> float:
@@ -106,7 +109,8 @@ def read(directory: str) -> Summary:
         metrics=metrics_log.read_metrics(path),
         steps=steps,
         num_params=_num_params(path, steps[-1]),
-        grids=_latest_grids(path / "samples"),
+        grids=_latest(path / "samples", "png"),
+        texts=_latest(path / "samples", "txt"),
     )
 
 
@@ -142,8 +146,8 @@ def _num_params(path: Path, step: int) -> int | None:
         return None
 
 
-def _latest_grids(folder: Path) -> list[Path]:
-    found = [(match, path) for path in folder.glob("*.png") if (match := _GRID.fullmatch(path.stem))]
+def _latest(folder: Path, ending: str) -> list[Path]:
+    found = [(match, path) for path in folder.glob(f"*.{ending}") if (match := _GRID.fullmatch(path.stem))]
     latest = max((int(match["step"]) for match, _ in found), default=0)
     chosen = [(match["more"] != "", -int(match["num"]), path) for match, path in found if int(match["step"]) == latest]
     return [path for *_, path in sorted(chosen)]
@@ -155,14 +159,22 @@ def _uri(png: bytes) -> str:
 
 def sample_figure(path: Path) -> Figure:
     """A grid of samples, with what its name says."""
+    return Figure(_uri(path.read_bytes()), _said(path))
+
+
+def _said(path: Path) -> str:
     match = _GRID.fullmatch(path.stem)
     assert match is not None
-    more = (
-        match["more"].replace("_class", ", class ").replace("_from-data", ", each after the example its chain began at")
-    )
-    return Figure(
-        _uri(path.read_bytes()), f"{match['num']} samples, step {int(match['step'])}, seed {match['seed']}{more}"
-    )
+    more = match["more"].replace("_class", ", class ").replace("_source", ", of own sources")
+    more = more.replace("_from-data", ", each after the example its chain began at")
+    return f"{match['num']} samples, step {int(match['step'])}, seed {match['seed']}{more}"
+
+
+def sample_text(path: Path) -> tuple[str, str]:
+    """The first texts of a file of samples, and what its name says."""
+    blocks = path.read_text(encoding="utf-8").strip().split("\n\n")
+    more = f"the first {_MOST_TEXTS} of " if len(blocks) > _MOST_TEXTS else ""
+    return "\n\n".join(blocks[:_MOST_TEXTS]), more + _said(path)
 
 
 def data_figure(summary: Summary, dataset: Dataset) -> Figure | None:
