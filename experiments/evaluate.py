@@ -185,7 +185,7 @@ def main(argv: Sequence[str]) -> int:
     for shared in dict.fromkeys(row.shared for row in found if row.shared):
         print(f"samples against data: {shared}")
     print(f"data: {run.dataset.protocol}")
-    path = Path(run.directory) / ("_".join(["evaluation", *args.set]) + ".json")
+    path = Path(run.directory) / ("_".join(["evaluation", *trained.stems(args.set)]) + ".json")
     runs.write_json(path, _record(chosen, found, args))
     print(path)
     return 0

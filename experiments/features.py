@@ -39,7 +39,8 @@ class Space(NamedTuple):
 
 
 def _scaled(dataset: Dataset, x: np.ndarray) -> np.ndarray:
-    return np.asarray(x, np.float32) / np.float32(max(dataset.num_levels - 1, 1))
+    x, num_levels = dataset.seen(x)
+    return np.asarray(x, np.float32) / np.float32(max(num_levels - 1, 1))
 
 
 def principal_components(dataset: Dataset) -> Space:
@@ -52,8 +53,9 @@ def principal_components(dataset: Dataset) -> Space:
         return Space(flat, "coordinate", f"features are the {train.shape[1]} coordinates themselves")
     pca = PCA(min(NUM_COMPONENTS, *train.shape), svd_solver="covariance_eigh").fit(train)
     share = pca.explained_variance_ratio_.sum()
-    name = "pixel-PCA" if dataset.train.x.ndim == 4 else "PCA"
-    which = f"first {pca.n_components_} principal components of the training data scaled to 0..1"
+    name = "pixel-PCA" if dataset.train.x.ndim == 4 else "PCA" if dataset.sounds is None else "spectrogram-PCA"
+    what = "the training data" if dataset.sounds is None else "the spectrograms of the training data"
+    which = f"first {pca.n_components_} principal components of {what} scaled to 0..1"
     how = f"features are the {which} ({share:.1%} of variance)"
     return Space(lambda x: ((flat(x) - pca.mean_) @ pca.components_.T).astype(np.float32), name, how)
 
@@ -147,8 +149,8 @@ def network(meta: dict[str, Any], params: Any) -> Callable[[Any], Any]:
 
 
 def _check_fits(path: str | Path, meta: dict[str, Any], dataset: Dataset) -> None:
-    shape = list(dataset.train.x.shape[1:])
-    for name, found in (("images of shape", shape), ("levels:", dataset.num_levels)):
+    x, num_levels = dataset.seen(dataset.train.x[:1])
+    for name, found in (("images of shape", list(x.shape[1:])), ("levels:", num_levels)):
         expected = meta["shape"] if name.startswith("images") else meta["num_levels"]
         if found != expected:
             raise UserError(f"{path} was trained on {meta['data']}, {name} {expected}, and {dataset.name} has {found}")

@@ -1,7 +1,6 @@
-"""Draws samples from a trained run: a PNG and a .npz in DIR/samples; of translations, a .txt beside the .npz.
+"""Draws samples from a trained run: a PNG and a .npz in DIR/samples, and a folder of wav files where they are sounds.
 
 python -m experiments.sample DIR --num 64 [--seed 0] [--class 3] [--checkpoint best] [--from-data]
-python -m experiments.sample DIR --source TEXT [TEXT ...]
 """
 
 import argparse
@@ -69,6 +68,13 @@ def labels(model: Trained, num: int, label: int | None) -> np.ndarray | None:
     return np.full(num, label, np.int32)
 
 
+def _told(dataset: Dataset, cond: np.ndarray | None) -> np.ndarray | None:
+    """What samples of these labels are conditioned on."""
+    if cond is None or dataset.sounds is None or dataset.sounds.conditions is None:
+        return cond
+    return dataset.sounds.conditions(cond)
+
+
 def _chains(model: Trained, num: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Test examples, and where the chains that start there end."""
     from experiments import devices
@@ -91,10 +97,14 @@ def _write(directory: Path, stem: str, arrays: dict[str, np.ndarray], columns: i
     x = arrays["x"]
     if "start" in arrays:
         x = np.stack([arrays["start"], x], axis=1).reshape(-1, *x.shape[1:])
+    if dataset.sounds is not None:
+        dataset.sounds.save(directory / stem, x, arrays.get("labels"))
+        print(directory / stem)
+    x, num_levels = dataset.seen(x)
     if grids.can_be_drawn(x):
         limits = grids.plane_limits(dataset.test.x)
         path = directory / f"{stem}.png"
-        grids.save_picture(path, x, num_levels=dataset.num_levels, columns=columns, limits=limits)
+        grids.save_picture(path, x, num_levels=num_levels, columns=columns, limits=limits)
         print(directory / f"{stem}.png")
 
 
@@ -119,7 +129,7 @@ def _translate(args: argparse.Namespace, model: Trained) -> int:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Samples, and prints the names of the two files.
+    """Samples, and prints the names of the files.
 
     Raises:
         UserError: for bad input.
@@ -134,17 +144,18 @@ def main(argv: Sequence[str]) -> int:
     if texts.are_translated(model.run) or args.source:
         return _translate(args, model)
     cond = labels(model, args.num, args.label)
-    stem = "_".join([f"step{model.step:06d}", f"seed{args.seed}", f"num{args.num}", *args.set])
+    stem = "_".join([f"step{model.step:06d}", f"seed{args.seed}", f"num{args.num}", *trained.stems(args.set)])
     if args.from_data:
         start, x = _chains(model, args.num, args.seed)
         arrays, stem = {"x": x, "start": start}, f"{stem}_from-data"
         columns: int | None = 2 * grids.num_columns(-(-args.num // 2))
     else:
         placement = devices.placement(args.parallel)
-        x = trained.draw(placement, model.run.experiment.model, model.params, args.num, seed=args.seed, labels=cond)
+        told = _told(model.run.dataset, cond)
+        x = trained.draw(placement, model.run.experiment.model, model.params, args.num, seed=args.seed, labels=told)
         arrays = {"x": x} if cond is None else {"x": x, "labels": cond}
         stem += "" if args.label is None else f"_class{args.label}"
-        columns = model.run.dataset.num_classes if cond is not None and args.label is None else None
+        columns = model.run.dataset.columns if cond is not None and args.label is None else None
     _write(model.run.directory / "samples", stem, arrays, columns, model.run.dataset)
     return 0
 

@@ -180,15 +180,16 @@ def sample_text(path: Path) -> tuple[str, str]:
 def data_figure(summary: Summary, dataset: Dataset) -> Figure | None:
     """Test examples laid out like the first grid of samples, or `None` if they cannot be drawn."""
     x, labels = dataset.test
-    if not grids.can_be_drawn(x):
+    if not grids.can_be_drawn(dataset.seen(x[:1])[0]):
         return None
     match = _GRID.fullmatch(summary.grids[0].stem) if summary.grids else None
     num, columns = min(int(match["num"]) if match else 64, len(x)), None
     rows = np.random.default_rng(0).permutation(len(x))
     if labels is not None and summary.fields.get("conditional"):
-        columns = dataset.num_classes
-        rows = _by_label(rows, labels, num, columns)
-    png = grids.picture(x[rows[:num]], num_levels=dataset.num_levels, columns=columns, limits=grids.plane_limits(x))
+        columns = dataset.columns
+        rows = _by_label(rows, labels if dataset.sounds is None else dataset.sounds.digits(labels), num, columns)
+    seen, num_levels = dataset.seen(x[rows[:num]])
+    png = grids.picture(seen, num_levels=num_levels, columns=columns, limits=grids.plane_limits(x))
     return Figure(_uri(png), f"{num} test examples of {dataset.name}")
 
 

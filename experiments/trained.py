@@ -1,6 +1,7 @@
 """A trained model: a run and the parameters of one of its checkpoints, as `sample` and `evaluate` want it."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ __all__ = [
     "draw",
     "open_trained",
     "over_batches",
+    "stems",
 ]
 
 CHECKPOINT_HELP = "which checkpoint: newest (that is whole), best (lowest validation loss), or a step"
@@ -95,6 +97,11 @@ def _restore(run: runs.Run, step: int) -> Any:
 def conditional(run: runs.Run) -> bool:
     """Whether the model is conditioned on labels."""
     return bool(run.config.conditional)
+
+
+def stems(changes: Sequence[str]) -> list[str]:
+    """`FIELD=VALUE` as parts of the names of files; of a path only its end."""
+    return [f"{name}={Path(value).name}" for name, _, value in (change.partition("=") for change in changes)]
 
 
 def _filled(rows: np.ndarray, size: int) -> np.ndarray:

@@ -56,12 +56,14 @@ def sound(what: str, content: bytes) -> np.ndarray:
     try:
         with wave.open(io.BytesIO(content)) as file:
             found = file.getframerate(), file.getnchannels(), 8 * file.getsampwidth()
-            samples = file.readframes(file.getnframes())
+            said, samples = file.getnframes(), file.readframes(file.getnframes())
     except (wave.Error, EOFError) as error:
-        raise UserError(f"{what} is no wav file that can be read: {error or 'it ends too early'}") from error
+        raise UserError(f"{what} is no wav file that can be read: {str(error) or 'it ends too early'}") from error
     if found != (sounds.RATE, 1, 16):
         raise UserError(f"{what}: expected 8000 Hz, 1 channel, 16 bits, got {found[0]} Hz, {found[1]}, {found[2]}")
-    values = np.frombuffer(samples[: len(samples) // 2 * 2], "<i2").astype(np.int16)
+    if len(samples) != 2 * said:
+        raise UserError(f"{what} is cut short: expected {said} samples, got {len(samples) // 2}")
+    values = np.frombuffer(samples, "<i2").astype(np.int16)
     if len(values) < _SHORTEST:
         raise UserError(f"{what}: expected at least {_SHORTEST} samples, got {len(values)}")
     if (values == values[0]).all():
@@ -80,7 +82,7 @@ def _labels(what: str, stem: str) -> tuple[int, int, int]:
 
 
 def _recordings(name: str) -> tuple[list[Recording], str]:
-    """All recordings of the archive, in the order of speaker, digit and take, and the stamp of the file."""
+    """All recordings of the archive, in the order of take, speaker and digit, and the stamp of the file."""
     file, found = read(name, _FILE), []
     try:
         with tarfile.open(fileobj=io.BytesIO(file.content)) as archive:
@@ -92,7 +94,7 @@ def _recordings(name: str) -> tuple[list[Recording], str]:
                     found.append(Recording(sound(what, content.read() if content else b""), *labels))
     except (tarfile.TarError, OSError, EOFError) as error:
         raise UserError(f"data set {name}: cannot read {file.path}: {error}; get a fresh copy of this file") from error
-    found.sort(key=lambda one: (one.speaker, one.digit, one.take))
+    found.sort(key=lambda one: (one.take, one.speaker, one.digit))
     return found, file.stamp
 
 
@@ -136,12 +138,29 @@ def _texts(train: list[Recording]) -> Callable[[np.ndarray], np.ndarray]:
     return texts
 
 
+def _digits(cond: np.ndarray) -> np.ndarray:
+    """The digits of labels `[n]` or of texts with their speakers."""
+    return cond % 10 if cond.ndim == 1 else (cond[:, 1] - 1) // PARTS
+
+
 def _save(num_speakers: int, end: int, folder: Path, x: np.ndarray, labels: np.ndarray | None) -> list[Path]:
-    names = ["sound"] * len(x)
-    if labels is not None:
-        who = (lambda label: f"_{SPEAKERS[label // 10]}") if num_speakers > 1 else lambda label: ""
-        names = [f"{label % 10}{who(label)}" for label in labels]
+    if labels is None:
+        names = ["sound"] * len(x)
+    elif num_speakers > 1:
+        names = [f"{label % 10}_{SPEAKERS[label // 10]}" for label in labels]
+    else:
+        names = [f"{label % 10}" for label in labels]
     return sounds.write_wavs(folder, x, end, names)
+
+
+def _how(found: list[Recording], *, pictures: bool, linear: bool) -> str:
+    """What was made of the recordings."""
+    levels = f"{'16 bits' if linear else 'mu-law, 256 levels'}, filled up with an end"
+    long = sum(len(one.sound) > LENGTH for one in found)
+    return (
+        f"Free Spoken Digit Dataset, 8 kHz, as loud as recorded; first second ({long} of {len(found)} recordings are "
+        f"longer); {'spectrograms, 64 x 64, 70 dB' if pictures else levels}"
+    )
 
 
 def digits(
@@ -177,20 +196,18 @@ def digits(
         return Split(sounds.pictures(raw) if pictures else levels(raw, LENGTH), cond)
 
     num_classes = 10 if only_digits else 10 * len(SPEAKERS)
-    long = sum(len(one.sound) > LENGTH for one in found)
-    how = "spectrograms, 64 x 64, 70 dB" if pictures else f"{'16 bits' if linear else 'mu-law, 256 levels'}, and an end"
     return Dataset(
         name,
         *(split(parts[part]) for part in ("train", "valid", "test")),
         num_levels=256 if pictures else end + 1,
         num_classes=num_classes,
-        protocol=f"Free Spoken Digit Dataset, 8 kHz, as loud as recorded; {how}; first second ({long} of {len(found)} "
-        f"recordings are longer); {_SPLITS[place]}; {stamp}",
+        protocol=f"{_how(found, pictures=pictures, linear=linear)}; {_SPLITS[place]}; {stamp}",
         sounds=None
         if pictures
         else Sounds(
             view=lambda x: sounds.pictures(sounds.heard(x, end)),
             save=partial(_save, num_classes // 10, end),
+            digits=_digits,
             conditions=_texts(parts["train"]) if text else None,
         ),
     )

@@ -44,11 +44,13 @@ class Sounds(NamedTuple):
     Attributes:
         view: `x -> images uint8 [n, height, width, channels]` of 256 levels: spectrograms, by which they are compared.
         save: `(folder, x, labels or None) -> paths`: writes them as files.
+        digits: `cond -> int [n]`: which of ten words they are.
         conditions: `labels -> cond` of samples that have these labels, `None` where they are conditioned on labels.
     """
 
     view: Callable[[np.ndarray], np.ndarray]
     save: Callable[[Path, np.ndarray, np.ndarray | None], list[Path]]
+    digits: Callable[[np.ndarray], np.ndarray]
     conditions: Callable[[np.ndarray], np.ndarray] | None = None
 
 
@@ -93,6 +95,11 @@ class Dataset(NamedTuple):
     texts: Texts | None = None
     buckets: Buckets | None = None
     sounds: Sounds | None = None
+
+    @property
+    def columns(self) -> int:
+        """Pictures in a row that come by class: one for each class, and for each of the ten words of sounds."""
+        return self.num_classes if self.sounds is None else 10
 
     def seen(self, x: np.ndarray) -> tuple[np.ndarray, int]:
         """What there is to see of examples, and the number of its levels."""

@@ -1,13 +1,12 @@
 import shutil
 import subprocess
 import sys
-import types
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from experiments import checkpoints, runs, sample, trained
+from experiments import checkpoints, data, runs, sample, trained
 from experiments.errors import UserError
 from experiments.trained import Trained
 
@@ -157,7 +156,8 @@ def test_a_missing_run_is_one_line_and_exit_code_2(command, tmp_path):
 
 def test_vectors_are_saved_without_a_picture(tmp_path, capsys):
     """Data that cannot be seen: the .npz alone."""
-    dataset = types.SimpleNamespace(num_levels=0, test=types.SimpleNamespace(x=np.zeros((3, 5))))
+    part = data.Split(np.zeros((3, 5), np.float32))
+    dataset = data.Dataset("vectors", part, part, part, num_levels=0, num_classes=0, protocol="")
     sample._write(tmp_path / "samples", "name", {"x": np.ones((4, 5))}, None, dataset)
     assert [path.name for path in (tmp_path / "samples").iterdir()] == ["name.npz"]
     assert capsys.readouterr().out.count("\n") == 1
