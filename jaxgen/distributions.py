@@ -197,17 +197,21 @@ class _Mixture(NamedTuple):
     coefficient: Any
 
 
-def _mixture(output: Float[Array, "*batch k"], num_components: int, num_channels: int) -> _Mixture:
-    """Reads the parameters from an output; scales are at least e^-7, coefficients in (-1, 1)."""
+def _mixture(
+    output: Float[Array, "*batch k"], num_components: int, num_channels: int, min_log_scale: float
+) -> _Mixture:
+    """Reads the parameters from an output; the logarithms of scales are bounded below, coefficients in (-1, 1)."""
     parts = output.reshape(*output.shape[:-1], -1, num_components)
     logits, mean, log_scale, rest = jnp.split(parts, [1, 1 + num_channels, 1 + 2 * num_channels], axis=-2)
     rows, columns = jnp.tril_indices(num_channels, -1)
     zeros = jnp.zeros((*output.shape[:-1], num_channels, num_channels, num_components), output.dtype)
     coefficient = zeros.at[..., rows, columns, :].set(jnp.tanh(rest))
-    return _Mixture(logits[..., 0, :], mean, jnp.maximum(log_scale, -7.0), coefficient)
+    return _Mixture(logits[..., 0, :], mean, jnp.maximum(log_scale, min_log_scale), coefficient)
 
 
-def logistic_mixture(num_levels: int, num_components: int, *, num_channels: int | None = None) -> Conditional:
+def logistic_mixture(
+    num_levels: int, num_components: int, *, num_channels: int | None = None, min_log_scale: float = -7.0
+) -> Conditional:
     r"""Mixtures of discretised logistics, for tokens or for pixels whose channels depend on one another.
 
     p(x) = sum_k pi_k prod_c P(x_c | m_ck + sum_{d < c} a_cdk v_d, s_ck), with P of `logistic_log_prob` and v the levels
@@ -225,6 +229,7 @@ def logistic_mixture(num_levels: int, num_components: int, *, num_channels: int 
         ValueError: if there are fewer than 2 levels, or no component or channel.
 
     Source: PixelCNN++, https://arxiv.org/abs/1701.05517, section 2.
+        min_log_scale: the least ln s, where [-1, 1] holds all levels; -7 is narrow for 256 of them, wide for 65536.
     """
     channels = 1 if num_channels is None else num_channels
     if num_levels < 2 or num_components < 1 or channels < 1:
@@ -234,7 +239,7 @@ def logistic_mixture(num_levels: int, num_components: int, *, num_channels: int 
         )
 
     def of_pixels(x: Num[Array, "*batch c"], output: Float[Array, "*batch k"]) -> Float[Array, "*batch"]:
-        logits, mean, log_scale, coefficient = _mixture(output, num_components, channels)
+        logits, mean, log_scale, coefficient = _mixture(output, num_components, channels, min_log_scale)
         scaled = 2 * x / (num_levels - 1) - 1.0
         mean = mean + jnp.einsum("...cdk,...d->...ck", coefficient, scaled)
         of_channels = logistic_log_prob(x[..., None], mean, log_scale, num_levels)
@@ -242,7 +247,7 @@ def logistic_mixture(num_levels: int, num_components: int, *, num_channels: int 
 
     def sample(key: PRNGKey, output: Float[Array, "*batch k"]) -> Data:
         component_key, noise_key = jax.random.split(key)
-        logits, *rest = _mixture(output, num_components, channels)
+        logits, *rest = _mixture(output, num_components, channels, min_log_scale)
         chosen = jax.nn.one_hot(jax.random.categorical(component_key, logits), num_components)
         mean, log_scale, coefficient = (jnp.einsum("...k,...k->...", part, _over(chosen, part)) for part in rest)
         value = mean + jnp.exp(log_scale) * jax.random.logistic(noise_key, mean.shape)

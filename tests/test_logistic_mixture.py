@@ -35,6 +35,16 @@ def test_sums_to_one_over_256_values(spread):
     assert np.isfinite(jax.grad(lambda output: log_prob(output).sum())(output)).all()
 
 
+def test_sixteen_bits_may_be_narrow():
+    """Over 65536 values; the most that one of them can have is the middle cell of scipy's distribution."""
+    mixture = logistic_mixture(65536, 1, min_log_scale=-12.0)
+    output = jnp.tile(jnp.array([0.0, 2 * 40000 / 65535 - 1, -30.0]), (65536, 1))
+    p = np.exp(np.asarray(jax.jit(mixture.log_prob)(jnp.arange(65536), output), np.float64))
+    np.testing.assert_allclose(p.sum(), 1, atol=2e-3)
+    narrow = stats.logistic(0, np.exp(-12.0))
+    np.testing.assert_allclose(p[40000], narrow.cdf(1 / 65535) - narrow.cdf(-1 / 65535), rtol=0.01)
+
+
 def test_pixels_of_three_channels():
     """All 64 pixels of four levels sum to one; channels depend on one another; 50000 samples by a chi-squared test."""
     mixture = logistic_mixture(4, 2, num_channels=3)

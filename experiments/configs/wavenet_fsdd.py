@@ -9,6 +9,7 @@ See RESULTS.md for minutes, hardware and measured numbers. No number of the same
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -77,7 +78,7 @@ def _conditional(config: Config, num_levels: int) -> Conditional:
     if config.mixture:
         if config.temperature != 1.0:
             raise UserError("--temperature is of categorical outputs: leave it at 1 with --mixture")
-        return logistic_mixture(num_levels, config.mixture)
+        return logistic_mixture(num_levels, config.mixture, min_log_scale=-math.log(num_levels) - 1.5)
     if num_levels > _MOST_LEVELS:
         raise UserError(f"a categorical output of {num_levels} levels is too large: pass --mixture 10")
     return categorical_conditional(num_levels, choose=decode.draw_from(decode.temperature(config.temperature)))
@@ -105,15 +106,19 @@ def _net(config: Config, dataset: Dataset, num_outputs: int) -> WaveNet:
 
 def _told(net: WaveNet, cond: Any) -> Any:
     """What the network is told: speaker and digit `[n, 2]` of labels; or the speaker, and its text as vectors."""
+    if not (net.num_local or net.num_classes):
+        return None
+    cond = jnp.asarray(cond)
     if net.num_local:
         return cond[:, :1], jax.nn.one_hot(cond[:, 1:], NUM_SYMBOLS)
-    if not net.num_classes:
-        return None
     return jnp.stack([cond // 10, cond % 10], -1)[:, -len(net.num_classes) :]
 
 
 def _windowed(config: Config, net: WaveNet, conditional: Conditional, end: int) -> Any:
-    """The loss: nats of the samples that count in a window of each sound, over the samples of a window."""
+    """The loss: nats of the samples that count in a window of each sound, over the samples of a window.
+
+    What follows an end is an end and costs nothing; but a mixture has to learn that.
+    """
     short = net.clone(length=config.window)
 
     def loss(params: Any, carry: Any, key: Any, batch: Batch) -> Any:
@@ -123,6 +128,8 @@ def _windowed(config: Config, net: WaveNet, conditional: Conditional, end: int) 
         told = _told(net, batch.cond)
         told = (told[0], same(told[1])) if net.num_local else told
         terms = conditional.log_prob(x, causal.outputs(short, params, x, told))
+        if not config.mixture:
+            counts = counts & (jnp.arange(config.window) <= sounds.lengths(x, end)[:, None])
         nats = -jnp.where(counts, terms, 0).sum(-1).mean()
         samples = (counts & (x != end)).sum(-1).mean()
         return nats / config.window, (carry, {"bits_per_sample": nats / samples / np.log(2)})
@@ -183,7 +190,7 @@ def _recognised(config: Config, model: Model) -> Evaluation:
         labels = np.arange(_SAMPLES, dtype=np.int32) % dataset.num_classes
         told = labels if dataset.sounds.conditions is None else dataset.sounds.conditions(labels)
         x = np.asarray(jax.jit(model.sample, static_argnums=2)(params, key, _SAMPLES, told))
-        found = np.argmax(apply(np.float32(dataset.sounds.view(x)) / 255)[0], -1) == labels % 10
+        found = np.argmax(apply(np.float32(dataset.sounds.view(x)) / 255)[0], -1) == dataset.sounds.digits(labels)
         return float(found.mean()), float(found.std() / np.sqrt(_SAMPLES))
 
     how = f"{_SAMPLES} samples, every label as often; by a classifier of spectrograms (weights "
