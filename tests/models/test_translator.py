@@ -107,9 +107,9 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match=r"of at most 4 tokens, got shape None"):
         causal.init(net(), KEY, jnp.zeros((1, 4), jnp.int32), None)
     with pytest.raises(ValueError, match="a source has tokens from 0 to 4, got 5"):
-        net().apply({}, jnp.array([[1, 5]]), method="context")
+        causal.init(net(), KEY, jnp.zeros((1, 4), jnp.int32), jnp.array([[1, 5]]))
     with pytest.raises(ValueError, match="source 1 of 2 is empty: nothing but padding"):
-        net().apply({}, jnp.array([[1, 0], [0, 0]]), method="context")
+        causal.init(net(), KEY, jnp.zeros((2, 4), jnp.int32), jnp.array([[1, 0], [0, 0]]))
     with pytest.raises(ValueError, match="a context of 4 positions cannot hold a prompt of 5"):
         complete(net(), (4,), categorical_conditional(3), end=END)({}, KEY, jnp.ones((1, 5), jnp.int32), SOURCE[:1])
     with pytest.raises(ValueError, match="num_beams and length of at least 1 and length_power of at least 0, got 0, 4"):
