@@ -124,7 +124,8 @@ def main(argv: Sequence[str]) -> int:
     if unknown := [name for name in names if name not in SIZES]:
         raise UserError(f"--sizes must be of {', '.join(SIZES)}, got {unknown[0]!r}")
     devices.keep_memory()
-    found, versions = {}, {}
+    found: dict[str, dict[str, Measured]] = {}
+    versions: dict[str, str] = {}
     for name in names:
         rows, versions = _measure(args, name)
         found.update(rows)

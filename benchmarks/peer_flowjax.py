@@ -32,7 +32,8 @@ def build(num_dims: int, num_layers: int, num_bins: int, told: dict[str, Any]) -
 
 def main() -> None:
     """Builds every case, and serves."""
-    told, works, params, latest = sizes(), {}, {}, {}
+    told, works, params = sizes(), {}, {}
+    latest: dict[str, Any] = {}
     for name, (num_dims, num_layers, num_bins) in told["cases"].items():
         flow = build(num_dims, num_layers, num_bins, told)
         own, count = work(name, flow, told, num_dims, latest)
