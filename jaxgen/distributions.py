@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Bool, Float, Num
 
 from jaxgen.types import Data, Params, PerExample, PRNGKey
 
@@ -22,6 +22,7 @@ __all__ = [
     "categorical_conditional",
     "categorical_log_prob",
     "check_levels",
+    "known",
     "logistic_log_prob",
     "logistic_mixture",
     "normal_kl",
@@ -57,9 +58,10 @@ def bernoulli_log_prob(x: Num[Array, "*#shape"], logits: Float[Array, "*#shape"]
 
 
 def categorical_log_prob(x: Num[Array, "*shape"], logits: Float[Array, "*shape levels"]) -> Float[Array, "*shape"]:
-    """Log-probability of x in {0, ..., levels - 1} with P(x) proportional to exp(logits[..., x])."""
-    normalised = jax.nn.log_softmax(logits)
-    return jnp.take_along_axis(normalised, x[..., None].astype(jnp.int32), axis=-1)[..., 0]
+    """Log-probability of x in {0, ..., levels - 1} with P(x) proportional to exp(logits[..., x]); NaN of other x."""
+    normalised, index = jax.nn.log_softmax(logits), x[..., None].astype(jnp.int32)
+    index = jnp.where(index < 0, logits.shape[-1], index)  # a negative one would count from the end
+    return jnp.take_along_axis(normalised, index, axis=-1, mode="fill", fill_value=jnp.nan)[..., 0]
 
 
 def tokens(x: Data, what: str) -> Data:
@@ -84,6 +86,12 @@ def check_levels(x: Data, num_levels: int, what: str) -> None:
     for value in (int(x.min()), int(x.max())):
         if not 0 <= value < num_levels:
             raise ValueError(f"{what} knows the levels 0 to {num_levels - 1}, got {value}")
+
+
+def known(x: Num[Array, "*shape"], num_levels: int) -> Bool[Array, "*shape"]:
+    """Where integers are levels 0 .. num_levels - 1; `num_levels` itself may be too large for their type."""
+    x = x.astype(jnp.int32)
+    return (x >= 0) & (x < num_levels)
 
 
 class Conditional(NamedTuple):
@@ -221,15 +229,15 @@ def logistic_mixture(
         num_levels: number of values of a token, or of each channel.
         num_components: K.
         num_channels: C; None for tokens, which have no axis of channels.
+        min_log_scale: the least ln s, where [-1, 1] holds all levels; -7 is narrow for 256 of them, wide for 65536.
 
     Returns:
-        A `Conditional` of outputs of K (1 + 2 C + C (C - 1) / 2) numbers.
+        A `Conditional` of outputs of K (1 + 2 C + C (C - 1) / 2) numbers; `log_prob` of what is no level is NaN.
 
     Raises:
         ValueError: if there are fewer than 2 levels, or no component or channel.
 
     Source: PixelCNN++, https://arxiv.org/abs/1701.05517, section 2.
-        min_log_scale: the least ln s, where [-1, 1] holds all levels; -7 is narrow for 256 of them, wide for 65536.
     """
     channels = 1 if num_channels is None else num_channels
     if num_levels < 2 or num_components < 1 or channels < 1:
@@ -243,7 +251,8 @@ def logistic_mixture(
         scaled = 2 * x / (num_levels - 1) - 1.0
         mean = mean + jnp.einsum("...cdk,...d->...ck", coefficient, scaled)
         of_channels = logistic_log_prob(x[..., None], mean, log_scale, num_levels)
-        return jax.nn.logsumexp(jax.nn.log_softmax(logits) + of_channels.sum(-2), axis=-1)
+        value = jax.nn.logsumexp(jax.nn.log_softmax(logits) + of_channels.sum(-2), axis=-1)
+        return jnp.where(known(x, num_levels).all(-1), value, jnp.nan)
 
     def sample(key: PRNGKey, output: Float[Array, "*batch k"]) -> Data:
         component_key, noise_key = jax.random.split(key)

@@ -33,6 +33,9 @@ def flow(
         A `Model` with the exact `log_prob` (1), `sample` (2), `encode` (x to z, no noise) and `decode` (z to x). Its
         `loss` is the mean negative log-likelihood in nats.
 
+    Raises:
+        ValueError: when called, if the data becomes a base of another shape.
+
     Source: Normalizing Flows for Probabilistic Modeling and Inference, https://arxiv.org/abs/1912.02762.
     """
     base_shape = tuple(base_shape)
@@ -42,6 +45,8 @@ def flow(
 
     def log_density(bijection: Bijection, params: Params, x: Data, cond: Cond) -> PerExample:
         z, log_det = bijection.forward_and_log_det(params, x, cond)
+        if z.shape[1:] != base_shape:
+            raise ValueError(f"expected data whose base has the shape {base_shape}, got one of {z.shape[1:]}")
         return jax.scipy.stats.norm.logpdf(z).reshape(x.shape[0], -1).sum(-1) + log_det
 
     def log_prob(params: Params, x: Data, cond: Cond = None) -> PerExample:

@@ -36,13 +36,14 @@ def exact_log_det(g: Map, args: Any, x: Data) -> tuple[Data, PerExample]:
         x: where, `[n, ...]`.
 
     Returns:
-        g(x), and ln|det(I + J)| `[n]`.
+        g(x), and ln det(I + J) `[n]`; NaN where it is not positive, since no contraction folds space.
     """
     value, derivative = jax.linearize(lambda x: g(args, x), x)
     size = x[0].size
     basis = jnp.eye(size, dtype=x.dtype).reshape(size, *x.shape[1:])
     columns = jax.vmap(lambda e: derivative(jnp.broadcast_to(e, x.shape)).reshape(-1, size))(basis)
-    return value, jnp.linalg.slogdet(jnp.eye(size) + columns.transpose(1, 2, 0))[1]
+    sign, log_det = jnp.linalg.slogdet(jnp.eye(size) + columns.transpose(1, 2, 0))
+    return value, jnp.where(sign > 0, log_det, jnp.nan)
 
 
 def roulette_log_det(key: PRNGKey, *, num_exact: int = 2, stop: float = 0.5) -> Callable[..., tuple[Data, PerExample]]:

@@ -17,7 +17,7 @@ from jaxtyping import Array, Num
 
 from jaxgen.types import Cond, Params, PRNGKey
 
-__all__ = ["Causal", "init", "labelled", "outputs", "start", "step"]
+__all__ = ["Causal", "init", "known_or_too_large", "labelled", "outputs", "start", "step"]
 
 
 class Causal(nn.Module):
@@ -63,8 +63,10 @@ def step(net: Causal, params: Params, state: Any, previous: Any, position: Any) 
     return (cache, context), output
 
 
-def labelled(cond: Cond, num_classes: int, num: int) -> Num[Array, " n"]:
-    """Labels `[n]`; zeros for a network without classes.
+def labelled(cond: Cond, num_classes: int, num: int) -> Num[Array, "n ..."]:
+    """Labels `[n]`, or vectors `[n, num_classes]`; zeros for a network without classes.
+
+    Labels out of range, which cannot raise where they are traced, give NaN once they are embedded.
 
     Raises:
         ValueError: if there are classes and no label.
@@ -73,4 +75,12 @@ def labelled(cond: Cond, num_classes: int, num: int) -> Num[Array, " n"]:
         return jnp.zeros(num, jnp.int32)
     if cond is None:
         raise ValueError(f"a network of {num_classes} classes needs a label for every example, got cond=None")
-    return cond
+    return known_or_too_large(cond, num_classes)
+
+
+def known_or_too_large(labels: Num[Array, "*shape"], num: int) -> Num[Array, "*shape"]:
+    """Labels of `num` classes to look vectors up by, where a negative one would count from the end; reals unchanged."""
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        return labels
+    labels = labels.astype(jnp.int32)
+    return jnp.where(labels < 0, num, labels)

@@ -196,7 +196,8 @@ class PixelCNNPlus(Causal):
         """Outputs `[n, h, w, k]` of images `[n, h, w, c]`; or of one pixel, `[n, c] -> [n, k]`."""
         labels = None
         if self.num_classes:
-            labels = nn.one_hot(labelled(context, self.num_classes, x.shape[0]), self.num_classes)
+            own = labelled(context, self.num_classes, x.shape[0])
+            labels = jnp.where((own < self.num_classes)[:, None], nn.one_hot(own, self.num_classes), jnp.nan)
         at = None if position is None else at_pixel(self, x, position, self.shape, self.num_levels)
         known, place, before = (
             (scaled(x, self.num_levels), None, None) if at is None else (at.value, at.place, at.before)

@@ -232,7 +232,13 @@ class Transformer(Causal):
         """Logits of every token, `x [n, *shape] -> [n, *shape, num_tokens]`; or of one, `[n] -> [n, num_tokens]`.
 
         Texts may be shorter than `shape` says.
+
+        Raises:
+            ValueError: if one is longer.
         """
+        length, num = math.prod(self.shape), math.prod(x.shape[1:])
+        if position is None and num > length:
+            raise ValueError(f"a context of {length} positions cannot hold {num} tokens")
         embed = nn.Embed(self.num_tokens, self.width, embedding_init=nn.initializers.normal(0.02), name="tokens")
         labels = labelled(context, self.num_classes, x.shape[0])
         first = nn.Embed(max(1, self.num_classes), self.width, name="start")(labels)[:, None]

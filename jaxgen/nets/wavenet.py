@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Integer, Num
 
-from jaxgen.nets.causal import Causal
+from jaxgen.nets.causal import Causal, known_or_too_large
 from jaxgen.types import Cond
 
 __all__ = ["DilatedConv", "WaveNet", "mu_law", "mu_law_inverse"]
@@ -115,6 +115,7 @@ class WaveNet(Causal):
         """Labels and the slower sequence, checked.
 
         `cond` holds labels `[n]` or `[n, k]`; with a slower sequence it is `(labels or None, sequence [n, frames, c])`.
+        Labels out of range, which cannot raise where they are traced, give NaN.
 
         Raises:
             ValueError: if a label or the sequence is missing, or its frames do not divide the length.
@@ -156,7 +157,7 @@ class WaveNet(Causal):
         labels, sequence = context
         total: Any = jnp.zeros((1, 1, 1))
         for i, size in enumerate(self.num_classes):
-            label = labels.reshape(labels.shape[0], -1)[:, i]
+            label = known_or_too_large(labels.reshape(labels.shape[0], -1)[:, i], size)
             total = total + nn.Embed(size, self.features, name=f"label_{i}")(label)[:, None]
         if self.num_local:
             where = jnp.arange(num) if position is None else position[None]

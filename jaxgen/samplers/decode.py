@@ -109,7 +109,7 @@ def temperature(value: Any) -> Callable[[Logits], Logits]:
     Raises:
         ValueError: if it is a number that is not above 0.
     """
-    if isinstance(value, int | float) and value <= 0:
+    if not isinstance(value, jax.core.Tracer) and not value > 0:
         raise ValueError(f"temperature must be above 0, got {value}; for the most probable level use greedy")
     return lambda logits: logits / value
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxgen import distributions
 from jaxgen.core import Model
 from jaxgen.types import Cond, Data, Params, PerExample, PRNGKey
 
@@ -39,14 +40,15 @@ def uniform_noise(key: PRNGKey, x: Data) -> Float[Array, "n ..."]:
 
 
 def place(x: Data, noise: Data | float, num_levels: int) -> Data:
-    """The real y = (x + noise) / L.
+    """The real y = (x + noise) / L, NaN where a traced x is no level.
 
     Raises:
-        ValueError: if x is not of an integer type.
+        ValueError: if x is not of an integer type, or, where it is not traced, has a level that there is not.
     """
     if not jnp.issubdtype(x.dtype, jnp.integer):
         raise ValueError(f"dequantisation expects integers 0, ..., {num_levels - 1}, got data of type {x.dtype}")
-    return (x + noise) / num_levels
+    distributions.check_levels(x, num_levels, "dequantisation")
+    return jnp.where(distributions.known(x, num_levels), (x + noise) / num_levels, jnp.nan)
 
 
 def of_integers(
