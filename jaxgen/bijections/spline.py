@@ -23,14 +23,6 @@ from jaxgen.types import Data
 __all__ = ["rational_quadratic_spline"]
 
 
-class _Knots(NamedTuple):
-    """Knots `[..., K + 1]` of a spline, with their slopes."""
-
-    x: Any
-    y: Any
-    slopes: Any
-
-
 class _Bin(NamedTuple):
     """The bin of each element: its lower corner, width and height, and the slopes at its two ends."""
 
@@ -80,48 +72,43 @@ def rational_quadratic_spline(
         )
     to_one = math.log(math.expm1(1 - min_slope))
 
-    def knots(raw: Data) -> _Knots:
+    def chosen(raw: Data, value: Data, *, by_height: bool) -> _Bin:
+        """The bin of each x, or of each y; sums over all bins are quicker than gathering."""
         widths, heights, slopes = jnp.split(raw, [num_bins, 2 * num_bins], axis=-1)
-        ones = jnp.ones((*raw.shape[:-1], 1), raw.dtype)
-        inner = min_slope + jax.nn.softplus(slopes + to_one)
-        slopes = jnp.concatenate([ones, inner, ones], axis=-1)
-        return _Knots(_places(widths, min_width, bound), _places(heights, min_height, bound), slopes)
+        widths, heights = _lengths(widths, min_width, bound), _lengths(heights, min_height, bound)
+        x, y = (_starts(lengths, bound) for lengths in (widths, heights))
+        index = (value[..., None] >= (y if by_height else x)[..., 1:]).sum(-1)
+        at = jax.nn.one_hot(index, num_bins, dtype=raw.dtype)
+        corner, sides = [(at * part).sum(-1) for part in (x, y)], [(at * part).sum(-1) for part in (widths, heights)]
+        left, right = (at[..., 1:] * slopes).sum(-1), (at[..., :-1] * slopes).sum(-1)  # at both ends 0, a slope of 1
+        return _Bin(*corner, *sides, *(min_slope + jax.nn.softplus(end + to_one) for end in (left, right)))
 
     def forward_and_log_det(raw: Data, x: Data) -> tuple[Data, Data]:
-        at, inside = knots(raw), jnp.clip(x, -bound, bound)
-        own = _bin(at, at.x, inside)
+        inside = jnp.clip(x, -bound, bound)
+        own = chosen(raw, inside, by_height=False)
         t = (inside - own.x) / own.width
         s, both = own.height / own.width, own.left + own.right - 2 * own.height / own.width
         y = own.y + own.height * t * (s * t + own.left * (1 - t)) / (s + both * t * (1 - t))  # (1)
         return _with_tails(x, bound, y, _log_slope(own, t))
 
     def inverse_and_log_det(raw: Data, z: Data) -> tuple[Data, Data]:
-        at, inside = knots(raw), jnp.clip(z, -bound, bound)
-        own = _bin(at, at.y, inside)
+        inside = jnp.clip(z, -bound, bound)
+        own = chosen(raw, inside, by_height=True)
         t = _root(own, (inside - own.y) / own.height)
         return _with_tails(z, bound, own.x + own.width * t, -_log_slope(own, t))
 
     return Elementwise(3 * num_bins - 1, forward_and_log_det, inverse_and_log_det)
 
 
-def _places(logits: Data, least: float, bound: float) -> Data:
-    """Where knots lie, `[..., K + 1]` from -bound to bound, from the logits `[..., K]` of their distances."""
-    num_bins = logits.shape[-1]
-    parts = least + (1 - least * num_bins) * jax.nn.softmax(logits, axis=-1)
-    inner, end = jnp.cumsum(parts, axis=-1)[..., :-1], jnp.ones((*logits.shape[:-1], 1), logits.dtype)
-    return bound * jnp.concatenate([-end, 2 * inner - 1, end], axis=-1)
+def _lengths(logits: Data, least: float, bound: float) -> Data:
+    """Widths or heights of the bins, `[..., K]`, which add up to 2 bound."""
+    return 2 * bound * (least + (1 - least * logits.shape[-1]) * jax.nn.softmax(logits, axis=-1))
 
 
-def _bin(at: _Knots, places: Data, value: Data) -> _Bin:
-    """The bin in which each value lies, by sums over all bins, which are quicker than gathering."""
-    index = (value[..., None] >= places[..., 1:-1]).sum(-1)
-    chosen = jax.nn.one_hot(index, places.shape[-1] - 1, dtype=places.dtype)
-
-    def pick(values: Data) -> Data:
-        return (chosen * values).sum(-1)
-
-    x, y, left = (pick(values[..., :-1]) for values in at)
-    return _Bin(x, y, pick(jnp.diff(at.x)), pick(jnp.diff(at.y)), left, pick(at.slopes[..., 1:]))
+def _starts(lengths: Data, bound: float) -> Data:
+    """Where the bins start, the first at -bound."""
+    ends = jnp.cumsum(lengths[..., :-1], axis=-1) - bound
+    return jnp.concatenate([jnp.full_like(ends[..., :1], -bound), ends], axis=-1)
 
 
 def _log_slope(own: _Bin, t: Data) -> Data:
