@@ -144,8 +144,8 @@ def _translate(config: Config, net: Translator, length: int, choose: Callable[..
     return sample
 
 
-def _check(config: Config, dataset: Dataset) -> None:
-    """Refuses what cannot be translated, and flags out of range."""
+def _source_length(config: Config, dataset: Dataset) -> int:
+    """Tokens of a source; refuses what cannot be translated, and flags out of range."""
     cond, texts = dataset.train.cond, dataset.texts
     if cond is None or cond.ndim != 2 or texts is None:
         raise UserError(f"a translator is of pairs of texts, and {dataset.name} has none: pass --data multi30k_de_en")
@@ -157,14 +157,15 @@ def _check(config: Config, dataset: Dataset) -> None:
     if config.num_beams < 1 or config.length_power < 0:
         numbers = f"{config.num_beams} and {config.length_power}"
         raise UserError(f"--num-beams must be at least 1 and --length-power at least 0, got {numbers}")
+    return cond.shape[1]
 
 
 def build(config: Config, dataset: Dataset) -> Experiment:
     """Builds the model of targets given sources, its optimiser, and BLEU of what is chosen from it."""
-    _check(config, dataset)
+    source_length = _source_length(config, dataset)
     filters = {"temperature": config.temperature, "top_k": config.top_k, "top_p": config.top_p}
     choose = decoders.chooser(config.decoder, **filters)  # type: ignore[arg-type]
-    length, source_length = dataset.train.x.shape[1], dataset.train.cond.shape[1]
+    length = dataset.train.x.shape[1]
     net = Translator(
         dataset.num_classes,
         dataset.num_levels,

@@ -85,7 +85,8 @@ def _conditional(config: Config, num_levels: int) -> Conditional:
 
 
 def _is_text(config: Config, dataset: Dataset) -> bool:
-    return config.conditional and np.ndim(dataset.train.cond) == 2
+    cond = dataset.train.cond
+    return config.conditional and cond is not None and cond.ndim == 2
 
 
 def _net(config: Config, dataset: Dataset, num_outputs: int) -> WaveNet:

@@ -121,7 +121,7 @@ def symbols(digit: int, num_samples: int) -> np.ndarray:
 
 
 def _text(speaker: int, digit: int, num_samples: int) -> np.ndarray:
-    return np.concatenate([np.int32([speaker]), symbols(digit, num_samples)])
+    return np.concatenate([np.array([speaker], np.int32), symbols(digit, num_samples)])
 
 
 def _texts(train: list[Recording]) -> Callable[[np.ndarray], np.ndarray]:
@@ -196,9 +196,12 @@ def digits(
         return Split(sounds.pictures(raw) if pictures else levels(raw, LENGTH), cond)
 
     num_classes = 10 if only_digits else 10 * len(SPEAKERS)
+    train, valid, test = (split(parts[part]) for part in ("train", "valid", "test"))
     return Dataset(
         name,
-        *(split(parts[part]) for part in ("train", "valid", "test")),
+        train,
+        valid,
+        test,
         num_levels=256 if pictures else end + 1,
         num_classes=num_classes,
         protocol=f"{_how(found, pictures=pictures, linear=linear)}; {_SPLITS[place]}; {stamp}",

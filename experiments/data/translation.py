@@ -189,9 +189,12 @@ def multi30k(name: str) -> Dataset:
     tokens = {part: _tokens(made, found[part], f"data set {name}, {part} part") for part in _PARTS}
     num_levels = made.get_vocab_size() + 1
     stamps = ", ".join(file.stamp for both in files.values() for file in both)
+    train, valid, test = (split for split, _ in tokens.values())
     return Dataset(
         name,
-        *(split for split, _ in tokens.values()),
+        train,
+        valid,
+        test,
         num_levels=num_levels,
         num_classes=num_levels,
         protocol=f"Multi30k, {source} to {target}; {num_levels} tokens, the end and bytes and pairs of both sides of "

@@ -118,8 +118,15 @@ def search(
     def searched(params: Params, num: int, cond: Cond = None) -> Any:
         state = causal.start(net, params, jnp.zeros(num, jnp.int32), cond)
         state = jax.tree.map(lambda leaf: jnp.repeat(leaf, num_beams, axis=0), state)
-        options = {"num_beams": num_beams, "end": end, "length_power": length_power}
-        return beam.beam_search(stepwise(net, params, end=end), state, num=num, length=length, **options)
+        return beam.beam_search(
+            stepwise(net, params, end=end),
+            state,
+            num=num,
+            length=length,
+            num_beams=num_beams,
+            end=end,
+            length_power=length_power,
+        )
 
     return searched
 
