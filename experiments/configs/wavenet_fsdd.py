@@ -5,8 +5,8 @@
     python -m experiments.sample runs/wavenet_fsdd --num 60
     python -m experiments.evaluate runs/wavenet_fsdd --num 300 --set recogniser=recogniser.npz
 
-See RESULTS.md for minutes, hardware and measured numbers: of 1600 steps in 48 minutes on a shared core so far. No number of
-the same protocol is published.
+See RESULTS.md for minutes, hardware and measured numbers (so far of 1600 steps, 48 minutes on a shared core). No number
+of the same protocol is published.
 """
 
 import dataclasses
