@@ -75,13 +75,13 @@ def rational_quadratic_spline(
     def chosen(raw: Data, value: Data, *, by_height: bool) -> _Bin:
         """The bin of each x, or of each y; sums over all bins are quicker than gathering."""
         widths, heights, slopes = jnp.split(raw, [num_bins, 2 * num_bins], axis=-1)
-        widths, heights = _lengths(widths, min_width, bound), _lengths(heights, min_height, bound)
-        x, y = (_starts(lengths, bound) for lengths in (widths, heights))
-        index = (value[..., None] >= (y if by_height else x)[..., 1:]).sum(-1)
+        x, y = _places(widths, min_width, bound), _places(heights, min_height, bound)
+        index = (value[..., None] >= (y if by_height else x)[..., 1:-1]).sum(-1)
         at = jax.nn.one_hot(index, num_bins, dtype=raw.dtype)
-        corner, sides = [(at * part).sum(-1) for part in (x, y)], [(at * part).sum(-1) for part in (widths, heights)]
+        (x, x_end), (y, y_end) = (((at * k[..., :-1]).sum(-1), (at * k[..., 1:]).sum(-1)) for k in (x, y))
         left, right = (at[..., 1:] * slopes).sum(-1), (at[..., :-1] * slopes).sum(-1)  # at both ends 0, a slope of 1
-        return _Bin(*corner, *sides, *(min_slope + jax.nn.softplus(end + to_one) for end in (left, right)))
+        left, right = (min_slope + jax.nn.softplus(slope + to_one) for slope in (left, right))
+        return _Bin(x, y, x_end - x, y_end - y, left, right)
 
     def forward_and_log_det(raw: Data, x: Data) -> tuple[Data, Data]:
         inside = jnp.clip(x, -bound, bound)
@@ -100,15 +100,12 @@ def rational_quadratic_spline(
     return Elementwise(3 * num_bins - 1, forward_and_log_det, inverse_and_log_det)
 
 
-def _lengths(logits: Data, least: float, bound: float) -> Data:
-    """Widths or heights of the bins, `[..., K]`, which add up to 2 bound."""
-    return 2 * bound * (least + (1 - least * logits.shape[-1]) * jax.nn.softmax(logits, axis=-1))
-
-
-def _starts(lengths: Data, bound: float) -> Data:
-    """Where the bins start, the first at -bound."""
-    ends = jnp.cumsum(lengths[..., :-1], axis=-1) - bound
-    return jnp.concatenate([jnp.full_like(ends[..., :1], -bound), ends], axis=-1)
+def _places(logits: Data, least: float, bound: float) -> Data:
+    """Where knots lie, `[..., K + 1]` from -bound to bound, from the logits `[..., K]` of their distances."""
+    num_bins = logits.shape[-1]
+    parts = least + (1 - least * num_bins) * jax.nn.softmax(logits, axis=-1)
+    inner, end = jnp.cumsum(parts, axis=-1)[..., :-1], jnp.ones((*logits.shape[:-1], 1), logits.dtype)
+    return bound * jnp.concatenate([-end, 2 * inner - 1, end], axis=-1)
 
 
 def _log_slope(own: _Bin, t: Data) -> Data:
