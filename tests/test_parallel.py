@@ -25,7 +25,7 @@ VARIANTS = (  # these use the batch, their keys and their carry as another entry
     *("continuous_consistency", "mean_flow", "shortcut", "d3pm", "resample", "guided", "probability_flow"),
     *("variational_dequantize", "nice", "maf", "iaf", "neural_spline_flow", "neural_spline_flow_autoregressive"),
     *("ffjord", "residual_flow", "image_transformer", "made", "pixel_cnn", "gated_pixel_cnn", "pixel_rnn"),
-    *("pixel_cnn_plus", "wavenet"),
+    *("pixel_cnn_plus", "wavenet", "transformer", "glow"),
 )
 MODELS = {name: entry for name, entry in ZOO.items() if name not in VARIANTS}
 every_model = pytest.mark.parametrize("entry", MODELS.values(), ids=MODELS, scope="module")  # one after another
@@ -97,7 +97,7 @@ def test_mesh_of_eight_equals_one_device(entry):
     equals_one_device(entry.name, "mesh")
 
 
-@pytest.mark.parametrize("name", ["mean_flow", "shortcut", "guided", "residual_flow", "pixel_cnn_plus"])
+@pytest.mark.parametrize("name", ["mean_flow", "shortcut", "guided", "residual_flow", "transformer"])
 def test_one_step_of_a_variant_on_eight_devices(name):
     """Parameters, optimiser, carry and metrics are those of one device; no more, for the sake of time."""
     assert_equal_to_rounding(plain(canonical(name, "mesh", 1)), plain(canonical(name, "single", 1)))
