@@ -190,8 +190,9 @@ def run(folder, tmp_path):
     return directory
 
 
-def test_the_commands_translate(run, capsys):
+def test_the_commands_translate(run, capsys, monkeypatch):
     """Of a run: texts of own sources and of the test part with references, numbers with protocols, and a sweep."""
+    monkeypatch.setenv("COLUMNS", "400")  # so that no protocol is broken into lines
     assert sample.main([str(run), "--parallel", "jit", "--source", "ein Hund", "--set", "decoder=greedy"]) == 0
     assert "source: ein Hund\nours: " in capsys.readouterr().out
     assert sample.main([str(run), "--parallel", "jit", "--num", "21", "--set", "num_beams=2"]) == 0
