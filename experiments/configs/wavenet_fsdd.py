@@ -5,8 +5,8 @@
     python -m experiments.sample runs/wavenet_fsdd --num 60
     python -m experiments.evaluate runs/wavenet_fsdd --num 300 --set recogniser=recogniser.npz
 
-With `--data fsdd_text --steps 1600`, 48 minutes on a shared core: 4.23 bits per sample of held-out takes, and 33 % of the
-digits that it speaks are recognised. No number of the same protocol is published; RESULTS.md has this one's.
+With `--data fsdd_text --steps 1600`, 48 minutes on a shared core: 4.23 bits per sample of held-out takes, and 33 % of
+the digits that it speaks are recognised. No number of the same protocol is published; RESULTS.md has this one's.
 """
 
 import dataclasses
