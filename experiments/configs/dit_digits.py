@@ -2,7 +2,7 @@
 
     python -m experiments.train dit_digits --workdir runs/dit_digits
 
-See RESULTS.md for minutes, hardware and measured numbers; none is published for this data.
+No run of it is recorded yet; none is published for this data.
 """
 
 import dataclasses

@@ -2,7 +2,7 @@
 
     python -m experiments.train dit_mnist --workdir runs/dit_mnist
 
-See RESULTS.md for minutes, hardware and measured numbers. Path, view, samplers and likelihoods are those of
+No run of it is recorded yet. Path, view, samplers and likelihoods are those of
 `diffusion_mnist`. Source: Scalable Diffusion Models with Transformers, https://arxiv.org/abs/2212.09748.
 """
 

@@ -2,7 +2,7 @@
 
     python -m experiments.train glow_mnist --workdir runs/glow_mnist
 
-See RESULTS.md for minutes, hardware and the measured number. Published for a far larger Glow: 1.05 bits/dim
+No run of it is recorded yet. Published for a far larger Glow: 1.05 bits/dim
 (https://arxiv.org/abs/1810.01367, table 2).
 """
 

@@ -2,7 +2,7 @@
 
     python -m experiments.train rbm_digits --workdir runs/rbm_digits
 
-See RESULTS.md for minutes, hardware and measured numbers; none is published for this data. With `--num_hidden 20` or
+No run of it is recorded yet; none is published for this data. With `--num_hidden 20` or
 fewer the likelihood is exact.
 """
 

@@ -2,7 +2,7 @@
 
     python -m experiments.train real_nvp_toy --workdir runs/real_nvp_toy
 
-See RESULTS.md for minutes, hardware and the measured number; the best possible one is minus the entropy of the density.
+No run of it is recorded yet; the best possible one is minus the entropy of the density.
 """
 
 import dataclasses

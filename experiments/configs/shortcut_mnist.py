@@ -2,7 +2,7 @@
 
     python -m experiments.train shortcut_mnist --workdir runs/shortcut_mnist
 
-See RESULTS.md for minutes, hardware and measured numbers. Source: One Step Diffusion via Shortcut Models,
+No run of it is recorded yet. Source: One Step Diffusion via Shortcut Models,
 https://arxiv.org/abs/2410.12557.
 """
 

@@ -2,7 +2,7 @@
 
     python -m experiments.train transformer_shakespeare --workdir runs/transformer_shakespeare
 
-About 5 minutes on one CPU core: 1.899 nats per character on the last tenth, and 1.683 with `--modern True`; nanoGPT's
+About 6 minutes on one CPU core: 1.899 nats per character on the last tenth, and 1.683 with `--modern True`; nanoGPT's
 README reports 1.88. RESULTS.md has the protocol.
 """
 

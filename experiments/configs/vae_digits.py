@@ -2,7 +2,7 @@
 
     python -m experiments.train vae_digits --workdir runs/vae_digits
 
-See RESULTS.md for minutes, hardware and the measured number; none is published for this data.
+No run of it is recorded yet; none is published for this data.
 """
 
 import dataclasses

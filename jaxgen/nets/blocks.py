@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from jaxgen.nets.labels import known_or_too_large, needed
 from jaxgen.nets.norm import GroupNorm
 from jaxgen.nets.time import fourier_features, time_features
 from jaxgen.types import Cond
@@ -117,9 +118,7 @@ def embed(features: Embedding, cond: Cond, *, width: int, num_classes: int, dtyp
     h = nn.Dense(width, dtype=dtype)(nn.silu(h))
     if num_classes == 0:
         return h
-    if cond is None:
-        raise ValueError(f"a network of {num_classes} classes needs a label for every example, got cond=None")
-    return h + nn.Embed(num_classes, width, dtype=dtype)(jnp.where(cond < 0, num_classes, cond))
+    return h + nn.Embed(num_classes, width, dtype=dtype)(known_or_too_large(needed(cond, num_classes), num_classes))
 
 
 def halved(x: Image) -> Size:

@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Num
 
+from jaxgen.nets.labels import known_or_too_large, needed
 from jaxgen.types import Cond, Params, PRNGKey
 
-__all__ = ["Causal", "init", "known_or_too_large", "labelled", "outputs", "start", "step"]
+__all__ = ["Causal", "init", "labelled", "outputs", "start", "step"]
 
 
 class Causal(nn.Module):
@@ -73,14 +74,4 @@ def labelled(cond: Cond, num_classes: int, num: int) -> Num[Array, "n ..."]:
     """
     if num_classes == 0:
         return jnp.zeros(num, jnp.int32)
-    if cond is None:
-        raise ValueError(f"a network of {num_classes} classes needs a label for every example, got cond=None")
-    return known_or_too_large(cond, num_classes)
-
-
-def known_or_too_large(labels: Num[Array, "*shape"], num: int) -> Num[Array, "*shape"]:
-    """Labels of `num` classes to look vectors up by, where a negative one would count from the end; reals unchanged."""
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        return labels
-    labels = labels.astype(jnp.int32)
-    return jnp.where(labels < 0, num, labels)
+    return known_or_too_large(needed(cond, num_classes), num_classes)

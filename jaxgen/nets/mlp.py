@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Shaped
 
+from jaxgen.nets.labels import needed, one_hot
 from jaxgen.types import Cond
 
 __all__ = ["MLP", "append_label"]
@@ -22,14 +23,12 @@ def append_label(x: Float[Array, "n d"], cond: Cond, num_classes: int) -> Float[
     """
     if num_classes == 0:
         return x
-    if cond is None:
-        raise ValueError(f"a network of {num_classes} classes needs a label for every example, got cond=None")
+    cond = needed(cond, num_classes)
     if cond.ndim == 2:
         if cond.shape[1] != num_classes:
             raise ValueError(f"expected vectors of width {num_classes} in cond, got shape {cond.shape}")
         return jnp.concatenate([x, cond.astype(x.dtype)], axis=-1)
-    known = (cond >= 0) & (cond < num_classes)
-    encoded = jnp.where(known[:, None], nn.one_hot(cond, num_classes, dtype=x.dtype), jnp.nan)
+    encoded = one_hot(cond, num_classes, x.dtype)
     return jnp.concatenate([x, encoded], axis=-1)
 
 

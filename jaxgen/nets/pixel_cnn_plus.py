@@ -26,9 +26,10 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Num
 
-from jaxgen.nets.causal import Causal, labelled
+from jaxgen.nets.causal import Causal
 from jaxgen.nets.causal_conv import CausalConv, Place
 from jaxgen.nets.conv import depth_to_space
+from jaxgen.nets.labels import needed, one_hot
 from jaxgen.nets.pixel_cnn import at_pixel, kept_unless, row_before, rows_above, scaled
 from jaxgen.nets.transformer import drop
 
@@ -196,8 +197,7 @@ class PixelCNNPlus(Causal):
         """Outputs `[n, h, w, k]` of images `[n, h, w, c]`; or of one pixel, `[n, c] -> [n, k]`."""
         labels = None
         if self.num_classes:
-            own = labelled(context, self.num_classes, x.shape[0])
-            labels = jnp.where((own < self.num_classes)[:, None], nn.one_hot(own, self.num_classes), jnp.nan)
+            labels = one_hot(needed(context, self.num_classes), self.num_classes)
         at = None if position is None else at_pixel(self, x, position, self.shape, self.num_levels)
         known, place, before = (
             (scaled(x, self.num_levels), None, None) if at is None else (at.value, at.place, at.before)

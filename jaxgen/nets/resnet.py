@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from jaxgen.nets.labels import known_or_too_large, needed
 from jaxgen.types import Cond
 
 __all__ = ["ResNet"]
@@ -49,7 +49,5 @@ class ResNet(nn.Module):
         return nn.Dense(self.out_channels, kernel_init=kernel_init)(nn.silu(nn.LayerNorm()(x)))
 
     def _label_shift(self, cond: Any) -> Float[Array, "n 1 1 features"]:
-        if cond is None:
-            raise ValueError(f"a network of {self.num_classes} classes needs a label for every example, got cond=None")
-        cond = jnp.where(cond < 0, self.num_classes, cond)  # as a label that is too large: NaN
-        return nn.Embed(self.num_classes, self.features)(cond)[:, None, None]
+        labels = known_or_too_large(needed(cond, self.num_classes), self.num_classes)
+        return nn.Embed(self.num_classes, self.features)(labels)[:, None, None]

@@ -19,6 +19,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Integer
 
+from jaxgen.distributions import check_levels
 from jaxgen.nets.causal import Causal
 from jaxgen.nets.transformer import MODERN, Attention, Block, FeedForward, Style, normal_dense
 from jaxgen.types import Cond
@@ -160,11 +161,10 @@ class Translator(Causal):
 
     def _check_values(self, cond: Any) -> None:
         """What a traced source cannot be asked: whether its tokens are some of the vocabulary, and any is there."""
+        check_levels(cond, self.num_source_tokens, "the source")
         if isinstance(cond, jax.core.Tracer):
             return
         source = np.asarray(cond)  # a constant of a compiled function would be traced from its first operation on
-        if (wrong := source[(source < 0) | (source >= self.num_source_tokens)]).size:
-            raise ValueError(f"a source has tokens from 0 to {self.num_source_tokens - 1}, got {wrong[0]}")
         if (empty := (source == self.padding).all(1)).any():
             raise ValueError(f"source {empty.argmax()} of {len(source)} is empty: nothing but padding")
 

@@ -25,7 +25,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Integer, Num
 
-from jaxgen.nets.causal import Causal, known_or_too_large
+from jaxgen.nets.causal import Causal
+from jaxgen.nets.labels import known_or_too_large
 from jaxgen.types import Cond
 
 __all__ = ["DilatedConv", "WaveNet", "mu_law", "mu_law_inverse"]

@@ -106,7 +106,7 @@ def test_bad_input_is_named():
         causal.init(net(), KEY, jnp.zeros((1, 4), jnp.int32), jnp.ones((1, 5), jnp.int32))
     with pytest.raises(ValueError, match=r"of at most 4 tokens, got shape None"):
         causal.init(net(), KEY, jnp.zeros((1, 4), jnp.int32), None)
-    with pytest.raises(ValueError, match="a source has tokens from 0 to 4, got 5"):
+    with pytest.raises(ValueError, match="the source knows the levels 0 to 4, got 5"):
         causal.init(net(), KEY, jnp.zeros((1, 4), jnp.int32), jnp.array([[1, 5]]))
     with pytest.raises(ValueError, match="source 1 of 2 is empty: nothing but padding"):
         causal.init(net(), KEY, jnp.zeros((2, 4), jnp.int32), jnp.array([[1, 0], [0, 0]]))
