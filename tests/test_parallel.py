@@ -24,8 +24,8 @@ VARIANTS = (  # these use the batch, their keys and their carry as another entry
     *("vae_normal", "real_nvp_image", "rbm", "rbm_normalized", "gan_conditional", "diffusion_exploding"),
     *("continuous_consistency", "mean_flow", "shortcut", "d3pm", "resample", "guided", "probability_flow"),
     *("variational_dequantize", "nice", "maf", "iaf", "neural_spline_flow", "neural_spline_flow_autoregressive"),
-    *("ffjord", "residual_flow", "image_transformer", "made", "pixel_cnn", "gated_pixel_cnn", "pixel_rnn"),
-    *("pixel_cnn_plus", "wavenet", "transformer", "glow"),
+    *("ffjord", "residual_flow", "image_transformer", "made", "made_ensemble", "pixel_cnn", "gated_pixel_cnn"),
+    *("pixel_rnn", "pixel_cnn_plus", "wavenet", "transformer", "glow"),
 )
 MODELS = {name: entry for name, entry in ZOO.items() if name not in VARIANTS}
 every_model = pytest.mark.parametrize("entry", MODELS.values(), ids=MODELS, scope="module")  # one after another

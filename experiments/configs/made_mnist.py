@@ -15,6 +15,7 @@ from experiments.data import Dataset
 from experiments.optimizers import cosine_adam
 from jaxgen.distributions import categorical_conditional
 from jaxgen.models.autoregressive.autoregressive import autoregressive
+from jaxgen.models.autoregressive.made import made_ensemble
 from jaxgen.nets.made import MADE
 
 
@@ -36,6 +37,8 @@ class Config(config.Config):
     """Units of each hidden layer."""
     depth: int = 2
     """Number of hidden layers."""
+    num_masks: int = 1
+    """Number of orders, each with its masks, that the density is averaged over; 1 is the order of the data."""
     weight_decay: float = 1e-2
     """Decay of the parameters, of AdamW."""
     log_every: int = 200
@@ -48,5 +51,8 @@ def build(config: Config, dataset: Dataset) -> Experiment:
     """Builds the model of integers and its optimiser."""
     shape, num_levels = checks.integer_shape(dataset, "this MADE"), dataset.num_levels
     net = MADE(num_levels, (config.width,) * config.depth, shape, checks.num_classes(config, dataset))
-    model = autoregressive(net, shape, categorical_conditional(num_levels))
+    if config.num_masks > 1:
+        model = made_ensemble(net, num_masks=config.num_masks)
+    else:
+        model = autoregressive(net, shape, categorical_conditional(num_levels))
     return Experiment(model, cosine_adam(config, weight_decay=config.weight_decay))

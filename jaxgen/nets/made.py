@@ -16,7 +16,7 @@ from flax import linen as nn
 from jaxtyping import Array, Num
 
 from jaxgen.nets.causal import Causal, labelled
-from jaxgen.nets.masked import MaskedMLP
+from jaxgen.nets.masked import Degrees, MaskedMLP
 
 __all__ = ["MADE"]
 
@@ -47,12 +47,17 @@ class MADE(Causal):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, x: Num[Array, "n ..."], context: Any = None, position: Any = None) -> Any:
-        """Logits `[n, *shape, levels]` of examples `[n, *shape]`; or of one number, `[n] -> [n, levels]`."""
+    def __call__(
+        self, x: Num[Array, "n ..."], context: Any = None, position: Any = None, masks: Degrees | None = None
+    ) -> Any:
+        """Logits `[n, *shape, levels]` of examples `[n, *shape]`; or of one number, `[n] -> [n, levels]`.
+
+        With `masks` the order of all numbers is theirs, and not that of the axes.
+        """
         labels = labelled(context, self.num_classes, x.shape[0]) if self.num_classes else None
         net = MaskedMLP(self.widths, self.num_levels, self.num_classes)
         if position is None:
-            return net(self._scaled(x).reshape(x.shape[0], -1), labels).reshape(*x.shape, self.num_levels)
+            return net(self._scaled(x).reshape(x.shape[0], -1), labels, masks).reshape(*x.shape, self.num_levels)
         seen: Any = self.variable("cache", "seen", jnp.zeros, (x.shape[0], math.prod(self.shape)))
         value = jnp.where(position == 0, seen.value[:, :1], self._scaled(x)[:, None])
         before = jnp.maximum(position - 1, 0)

@@ -20,6 +20,7 @@ from jaxgen.distributions import (
 from jaxgen.models.adversarial.gan import gan, two_player_optimizer
 from jaxgen.models.autoencoders.vae import vae
 from jaxgen.models.autoregressive.autoregressive import autoregressive
+from jaxgen.models.autoregressive.made import made_ensemble
 from jaxgen.models.classical.ppca import ppca
 from jaxgen.models.diffusion.consistency import consistency
 from jaxgen.models.diffusion.continuous_consistency import continuous_consistency
@@ -333,6 +334,14 @@ ENTRIES = [
     ),
     Entry(
         "made", autoregressive(MADE(3, (16,), IMAGES), IMAGES, TOKENS), levels(3, *IMAGES), support=every(3, *IMAGES)
+    ),
+    Entry(
+        "made_ensemble",
+        made_ensemble(MADE(3, (16,), IMAGES, NUM_CLASSES), num_masks=3),
+        levels(3, *IMAGES),
+        adam(0.1),
+        conditional=True,
+        support=every(3, *IMAGES),
     ),
     Entry(
         "pixel_cnn",

@@ -1,12 +1,16 @@
-"""MADE against autodiff, enumeration and its own full pass."""
+"""MADE, in one order and in several, against autodiff, enumeration and its own full pass."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxgen.distributions import categorical_conditional
 from jaxgen.models.autoregressive.autoregressive import autoregressive
+from jaxgen.models.autoregressive.made import made_ensemble
 from jaxgen.nets.made import MADE
+from jaxgen.nets.masked import random_degrees
+from jaxgen.types import Batch
 from tests.models.sequences import (
     KEY,
     assert_cached_equals_full,
@@ -36,6 +40,60 @@ def test_probabilities_sum_to_one():
     assert_sums_to_one(model, parameters(net, points[:1]), points)
 
 
+NET = MADE(2, (16, 16), (5,))
+
+
+def masks(k, seed=0):
+    return random_degrees(jax.random.fold_in(jax.random.key(seed), k), 5, NET.widths)
+
+
+@pytest.mark.parametrize("k", range(3))
+def test_masks_give_their_own_order(k):
+    """By autodiff: in the order of the masks, every output depends on what is before it."""
+    params, order = parameters(NET, jnp.zeros((1, 5))), masks(k).order
+    x = jax.random.uniform(KEY, (5,))
+    jacobian = jax.jacobian(lambda x: NET.apply({"params": params}, x[None], masks=masks(k))[0])(x)
+    depends = jnp.abs(jacobian).max(1) > 0
+    assert not jnp.any(depends & (order[None, :] >= order[:, None]))
+    assert depends.sum() > 5
+
+
+def test_an_ensemble_is_the_mean_of_the_probabilities_in_each_order():
+    """By the log-probabilities of one order each, which sum to one; the loss is that of one of them."""
+    ensemble, points = made_ensemble(NET, num_masks=3), every(2, 5)
+    params = parameters(NET, points[:1])
+
+    def in_order(k):
+        log_p = jax.nn.log_softmax(NET.apply({"params": params}, points, masks=masks(k)))
+        return jnp.take_along_axis(log_p, points[..., None], -1).sum((-1, -2))
+
+    each = jnp.stack([in_order(k) for k in range(3)])
+    np.testing.assert_allclose(jnp.exp(each).sum(1), 1, rtol=1e-5)
+    assert jnp.ptp(each, axis=0).max() > 0.1
+    np.testing.assert_allclose(jnp.exp(ensemble.log_prob(params, points)), jnp.exp(each).mean(0), rtol=1e-4)
+    losses = {float(ensemble.loss(params, (), jax.random.key(i), Batch(points))[0]) for i in range(20)}
+    np.testing.assert_allclose(sorted(losses), sorted(-each.mean(1)), rtol=1e-5)
+
+
+def test_an_ensemble_draws_what_it_says():
+    """Frequencies of all 32 vectors over many calls, each with an order of its own, against the probabilities."""
+    ensemble, points = made_ensemble(NET, num_masks=3), every(2, 5)
+    params = parameters(NET, points[:1])
+    drawn = jax.jit(jax.vmap(lambda key: ensemble.sample(params, key, 64)))(jax.random.split(KEY, 600)).reshape(-1, 5)
+    found = np.bincount(drawn.astype(int) @ (2 ** np.arange(5)), minlength=32) / len(drawn)
+    expected = np.zeros(32)
+    expected[points @ (2 ** np.arange(5))] = jnp.exp(ensemble.log_prob(params, points))
+    np.testing.assert_allclose(found, expected, atol=0.015)  # about 4 standard errors of 600 calls
+
+
 def test_wrong_numbers_are_named():
     with pytest.raises(ValueError, match="num_levels must be at least 2, got 1"):
         MADE(1, (8,), (4,))
+    with pytest.raises(ValueError, match="num_masks must be at least 1, got 0"):
+        made_ensemble(NET, num_masks=0)
+    model = made_ensemble(NET, num_masks=1)
+    params = parameters(NET, jnp.zeros((1, 5)))
+    with pytest.raises(ValueError, match=r"shape \(5,\), got \(4,\)"):
+        model.log_prob(params, jnp.zeros((2, 4), int))
+    with pytest.raises(ValueError, match="0 to 1"):
+        model.log_prob(params, jnp.full((2, 5), 2))
