@@ -94,7 +94,7 @@ class Attention(nn.Module):
     Attributes:
         num_heads: heads.
         style: `GPT2` or `MODERN`.
-        length: the most positions there can be; size of the cache.
+        length: the most positions there can be; those of the cache.
         scale: of the initial weights of the output.
         causal: whether a position attends only to itself and those before it.
     """
@@ -121,13 +121,17 @@ class Attention(nn.Module):
         return normal_dense(width, self.style, "out", scale=self.scale)(mixed.reshape(h.shape))
 
     def _remember(self, key: Heads, value: Heads, position: Any) -> tuple[Heads, Heads, Any]:
-        """Keys and values of all positions, the new ones among them, and which of them there are."""
-        shape = (key.shape[0], self.length, *key.shape[2:])
+        """Keys and values of all positions, the new ones among them, and which of them there are.
+
+        They are kept with the heads before the positions, `[n, heads, length, d]`, as the products of attention want
+        them: the other way round, every step would begin with a transposed copy of the whole cache.
+        """
+        n, _, num_heads, features = key.shape
         both = []
         for name, new in (("key", key), ("value", value)):
-            cache: Any = self.variable("cache", name, jnp.zeros, shape, new.dtype)
-            cache.value = jax.lax.dynamic_update_slice_in_dim(cache.value, new, position, axis=1)
-            both.append(cache.value)
+            cache: Any = self.variable("cache", name, jnp.zeros, (n, num_heads, self.length, features), new.dtype)
+            cache.value = jax.lax.dynamic_update_slice_in_dim(cache.value, new.swapaxes(1, 2), position, axis=2)
+            both.append(cache.value.swapaxes(1, 2))
         return both[0], both[1], (jnp.arange(self.length) <= position)[None, None, None]
 
 

@@ -43,14 +43,14 @@ class _Cross(nn.Module):
         self.out = normal_dense(self.width, self.style, None, scale=self.scale)
 
     def memory(self, encoded: Tokens) -> Any:
-        """Keys and values `[n, s, heads, d]` of an encoded text."""
-        return tuple(map(self._heads, jnp.split(self.key_and_value(encoded), 2, axis=-1)))
+        """Keys and values `[n, heads, s, d]` of an encoded text, in the order of axes that every step wants."""
+        return tuple(self._heads(part).swapaxes(1, 2) for part in jnp.split(self.key_and_value(encoded), 2, axis=-1))
 
     def _heads(self, h: Tokens) -> Any:
         return h.reshape(*h.shape[:2], self.num_heads, -1)
 
     def __call__(self, h: Tokens, memory: Any, mask: Any) -> Tokens:
-        key, value = memory
+        key, value = (part.swapaxes(1, 2) for part in memory)
         mixed = jax.nn.dot_product_attention(self._heads(self.query(h)), key, value, mask=mask)
         return self.out(mixed.reshape(h.shape))
 
