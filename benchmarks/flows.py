@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from benchmarks.measure import Measured, compare, ratio
-from benchmarks.peering import check_positive, num_threads, peer
+from benchmarks.own import training
+from benchmarks.peering import check_positive, named, num_threads, peer
 from experiments import cli, devices
 from experiments.errors import UserError
 from jaxgen.bijections import coupling_layers, flow, rational_quadratic_spline, scale_shift
-from jaxgen.core import Model, init_state, train_step
+from jaxgen.core import Model
 from jaxgen.nets.mlp import MLP
 from jaxgen.types import Batch
 
@@ -79,18 +79,12 @@ def model(case: Case) -> Model:
 
 def ours(case: Case, batch: int, draws: int) -> tuple[int, dict[str, Callable[[], Any]]]:
     """Number of parameters, and the two kinds of work."""
-    tx, options, key = optax.adam(1e-3), devices.compiler_options(), jax.random.key(0)
-    own, data = model(case), Batch(jax.random.normal(key, (batch, case.num_dims)))
-    states = [jax.jit(lambda key: init_state(own, tx, key, data))(key)]
-    params = jax.tree.map(jnp.copy, states[0].params)
-    step = jax.jit(train_step(own, tx), donate_argnums=0, compiler_options=options)
-    draw = jax.jit(lambda params, key: own.sample(params, key, draws), compiler_options=options)
-
-    def train() -> Any:
-        states[0], metrics = step(states[0], data)
-        return states[0].params, metrics
-
-    return sum(leaf.size for leaf in jax.tree.leaves(params)), {"train": train, "sample": lambda: draw(params, key)}
+    key, own, placement = jax.random.key(0), model(case), devices.placement("jit")
+    data = Batch(jax.random.normal(key, (batch, case.num_dims)))
+    train, params = training(placement, own, optax.adam(1e-3), data)
+    draw = placement.sample(own)
+    works = {"train": train, "sample": lambda: draw(params, key, draws)}
+    return sum(leaf.size for leaf in jax.tree.leaves(params)), works
 
 
 def peers_named(texts: Sequence[str]) -> dict[str, str]:
@@ -106,18 +100,6 @@ def peers_named(texts: Sequence[str]) -> dict[str, str]:
             raise UserError(f"--peer must be NAME=PYTHON with a name of {', '.join(MODULES)}, got {text!r}")
         found[name] = python
     return found
-
-
-def cases_named(text: str) -> dict[str, Case]:
-    """Those of `CASES` that a text names, with commas between.
-
-    Raises:
-        UserError: if there is no such case.
-    """
-    for name in text.split(","):
-        if name not in CASES:
-            raise UserError(f"--cases must be of {', '.join(CASES)}, got {name!r}")
-    return {name: CASES[name] for name in text.split(",")}
 
 
 def check_params(name: str, counts: dict[str, int]) -> None:
@@ -181,7 +163,7 @@ def main(argv: Sequence[str]) -> int:
     """
     args = parser().parse(argv)
     check_positive(args, "batch", "draws", "repeats", "seconds")
-    peers, cases = peers_named(args.peer), cases_named(args.cases)
+    peers, cases = peers_named(args.peer), {name: CASES[name] for name in named("cases", args.cases, CASES)}
     devices.keep_memory()
     found, counts, versions = _measure(args, peers, cases)
     environment = {**devices.environment(), "peers": versions, "params": counts}

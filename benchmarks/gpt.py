@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from benchmarks.measure import Measured, compare, ratio
-from benchmarks.peering import check_positive, num_threads, peer
+from benchmarks.own import training
+from benchmarks.peering import check_positive, named, num_threads, peer
 from experiments import cli, devices
 from experiments.errors import UserError
-from jaxgen.core import init_state, train_step
 from jaxgen.distributions import categorical_conditional
 from jaxgen.models.autoregressive.autoregressive import autoregressive
 from jaxgen.nets.transformer import Transformer
@@ -60,19 +59,12 @@ def parser() -> cli.Parser:
 
 def ours(size: Size, batch: int) -> tuple[int, dict[str, Callable[[], Any]]]:
     """Number of parameters, and the three kinds of work."""
-    tx, options, key = optax.adam(1e-3), devices.compiler_options(), jax.random.key(0)
+    tx, key, placement = optax.adam(1e-3), jax.random.key(0), devices.placement("jit")
     net = Transformer(NUM_TOKENS, (size.length,), width=size.width, depth=size.depth, num_heads=size.num_heads)
     model = autoregressive(net, (size.length,), categorical_conditional(NUM_TOKENS))
     data = Batch(jax.random.randint(key, (batch, size.length), 0, NUM_TOKENS))
-    states = [jax.jit(lambda key: init_state(model, tx, key, data))(key)]
-    params = jax.tree.map(jnp.copy, states[0].params)
-    step = jax.jit(train_step(model, tx), donate_argnums=0, compiler_options=options)
-    draw = jax.jit(model.sample, static_argnums=2, compiler_options=options)
-
-    def train() -> Any:
-        states[0], metrics = step(states[0], data)
-        return states[0].params, metrics
-
+    train, params = training(placement, model, tx, data)
+    draw = placement.sample(model)
     work = {"train": train, "draw_one": lambda: draw(params, key, 1), "draw_batch": lambda: draw(params, key, batch)}
     return sum(leaf.size for leaf in jax.tree.leaves(params)), work
 
@@ -120,9 +112,7 @@ def main(argv: Sequence[str]) -> int:
     """
     args = parser().parse(argv)
     check_positive(args, "batch", "repeats", "seconds")
-    names = args.sizes.split(",")
-    if unknown := [name for name in names if name not in SIZES]:
-        raise UserError(f"--sizes must be of {', '.join(SIZES)}, got {unknown[0]!r}")
+    names = named("sizes", args.sizes, SIZES)
     devices.keep_memory()
     found: dict[str, dict[str, Measured]] = {}
     versions: dict[str, str] = {}

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from experiments.errors import UserError
 
-__all__ = ["KEEP_MEMORY", "Peer", "check_positive", "num_threads", "peer"]
+__all__ = ["KEEP_MEMORY", "Peer", "check_positive", "named", "num_threads", "peer"]
 
 KEEP_MEMORY = ":".join(
     [
@@ -106,3 +106,15 @@ def check_positive(args: Any, *names: str) -> None:
     for name in names:
         if getattr(args, name) <= 0:
             raise UserError(f"--{name} must be above 0, got {getattr(args, name)}")
+
+
+def named(flag: str, text: str, known: Iterable[str]) -> list[str]:
+    """The names in a text, with commas between.
+
+    Raises:
+        UserError: if one is not known.
+    """
+    names, known = text.split(","), list(known)
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(f"--{flag} must be of {', '.join(known)}, got {unknown[0]!r}")
+    return names

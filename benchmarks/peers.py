@@ -4,7 +4,7 @@
 
 PYTHON is the interpreter of an environment with torch and diffusers. Measured are a train step (of noise prediction),
 one forward pass, and samples by 50 steps of DDIM. Both networks must have the same number of parameters, and both
-processes keep the memory that is freed. Last comes what a sample costs in forward passes, these two in turns.
+processes keep the memory that is freed. Last comes the price of our samples in forward passes, these two in turns.
 """
 
 import json
@@ -19,17 +19,18 @@ import jax.numpy as jnp
 import optax
 
 from benchmarks.measure import Measured, compare, ratio
-from benchmarks.peering import check_positive, num_threads, peer
+from benchmarks.own import training
+from benchmarks.peering import check_positive, named, num_threads, peer
 from experiments import cli, devices
 from experiments.errors import UserError
 from jaxgen import paths
-from jaxgen.core import init_state, train_step
 from jaxgen.models.diffusion.diffusion import diffusion
 from jaxgen.nets.unet import UNet
 from jaxgen.types import Batch
 
 PROG = "python -m benchmarks.peers"
-KINDS = ("train", "forward", "sample")
+COMPARED = ("train", "forward", "sample")
+KINDS = (*COMPARED, "price")
 SIDE, NUM_STEPS = 28, 50
 
 
@@ -37,6 +38,7 @@ def parser() -> cli.Parser:
     """The flags."""
     parser = cli.Parser(PROG, description="Speed of diffusion against diffusers in torch, in turns.")
     parser.add_argument("--peer", required=True, metavar="PYTHON", help="interpreter with torch and diffusers")
+    parser.add_argument("--kinds", default=",".join(KINDS), help=f"of {', '.join(KINDS)}, with commas between")
     parser.add_argument("--channels", type=int, default=32, help="channels of the U-Net at full resolution")
     parser.add_argument("--batch", type=int, default=64, help="images in a step or a set of samples")
     parser.add_argument("--repeats", type=int, default=7, help="blocks that are timed, of which the median counts")
@@ -47,24 +49,17 @@ def parser() -> cli.Parser:
 
 def ours(channels: int, batch: int) -> tuple[int, dict[str, Callable[[], Any]]]:
     """Number of parameters, and the three kinds of work."""
-    net, options = UNet(channels, (1, 2, 2), 2, (1,)), devices.compiler_options()
+    net, placement = UNet(channels, (1, 2, 2), 2, (1,)), devices.placement("jit")
     path, tx = paths.ddpm(), optax.adam(1e-3)
     model = diffusion(net, (SIDE, SIDE, 1), path=path, parametrization=paths.EPS, num_steps=NUM_STEPS)
     data = Batch(jax.random.normal(jax.random.key(0), (batch, SIDE, SIDE, 1)))
-    states = [jax.jit(lambda key: init_state(model, tx, key, data))(jax.random.key(1))]
-    params = jax.tree.map(jnp.copy, states[0].params)
-    step = jax.jit(train_step(model, tx), donate_argnums=0, compiler_options=options)
-    apply = jax.jit(lambda params, x, t: net.apply({"params": params}, x, t), compiler_options=options)
-    draw = jax.jit(lambda params, key: model.sample(params, key, batch), compiler_options=options)
-
-    def train() -> Any:
-        states[0], metrics = step(states[0], data)
-        return states[0].params, metrics
-
+    train, params = training(placement, model, tx, data)
+    passing = model._replace(sample=lambda params, key, num, x: net.apply({"params": params}, x, jnp.zeros(num)))
+    apply, draw = placement.sample(passing), placement.sample(model)
     work = {
         "train": train,
-        "forward": lambda: jax.block_until_ready(apply(params, data.x, jnp.zeros(batch))),
-        "sample": lambda: draw(params, jax.random.key(2)),
+        "forward": lambda: jax.block_until_ready(apply(params, jax.random.key(2), batch, data.x)),
+        "sample": lambda: draw(params, jax.random.key(2), batch),
     }
     return sum(leaf.size for leaf in jax.tree.leaves(params)), work
 
@@ -85,8 +80,9 @@ def table(found: dict[str, dict[str, Measured]], price: list[float], batch: int)
     for kind, both in found.items():
         one, other = both["jaxgen"], both["diffusers"]
         lines.append(f"{kind:10}{one.rate:12.4g}{other.rate:14.4g}{ratio(one, other):8.2f}   {one.rate * batch:.4g}")
-    middle, low, high = statistics.median(price), min(price), max(price)
-    lines.append(f"jaxgen: {NUM_STEPS} steps cost {middle:.3f} ({low:.3f} to {high:.3f}) x {NUM_STEPS} forward passes")
+    if price:
+        middle, ends = statistics.median(price), f"{min(price):.3f} to {max(price):.3f}"
+        lines.append(f"jaxgen: {NUM_STEPS} steps cost {middle:.3f} ({ends}) x {NUM_STEPS} forward passes")
     return "\n".join(lines)
 
 
@@ -106,16 +102,17 @@ def main(argv: Sequence[str]) -> int:
         "num_steps": NUM_STEPS,
         "threads": num_threads(),
     }
+    kinds = named("kinds", args.kinds, KINDS)
     count, work = ours(args.channels, args.batch)
-    with peer(args.peer, "peer_diffusers", sizes, kinds=KINDS, needs="torch or no diffusers") as theirs:
+    with peer(args.peer, "peer_diffusers", sizes, kinds=COMPARED, needs="torch or no diffusers") as theirs:
         if count != theirs.params:
             raise UserError(f"the networks differ: {count} parameters here, {theirs.params} there")
-        both = {kind: {"jaxgen": work[kind], "diffusers": theirs.work[kind]} for kind in KINDS}
         found = {}
-        for kind in KINDS:
-            found[kind] = compare(both[kind], repeats=args.repeats, seconds=args.seconds)
+        for kind in [kind for kind in COMPARED if kind in kinds]:
+            both = {"jaxgen": work[kind], "diffusers": theirs.work[kind]}
+            found[kind] = compare(both, repeats=args.repeats, seconds=args.seconds)
             print(kind, {name: each.rates for name, each in found[kind].items()}, file=sys.stderr)
-    price = prices(work["forward"], work["sample"], repeats=args.repeats)
+    price = prices(work["forward"], work["sample"], repeats=args.repeats) if "price" in kinds else []
     environment = {**devices.environment(), "peer": theirs.versions, "params": count}
     if args.json:
         rates = {kind: {name: each.rates for name, each in pair.items()} for kind, pair in found.items()}

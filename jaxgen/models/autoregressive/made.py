@@ -53,7 +53,7 @@ def made_ensemble(net: MADE, *, num_masks: int, seed: int = 0) -> Model:
         key = jax.random.fold_in(jax.random.key(seed), k)
         return random_degrees(key, num_dims, net.widths, conditional=net.num_classes > 0)
 
-    def logits(params: Params, x: Data, cond: Cond, masks: Degrees) -> Float[Array, "n ..."]:
+    def logits(params: Params, x: Data, cond: Cond, masks: Degrees) -> Any:
         return net.apply({"params": params}, x, cond, masks=masks)
 
     def terms(params: Params, x: Data, cond: Cond, k: Any) -> PerExample:
