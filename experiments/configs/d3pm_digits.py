@@ -2,7 +2,7 @@
 
     python -m experiments.train d3pm_digits --workdir runs/d3pm_digits
 
-No run of it is recorded yet; none is published for this data.
+About 4 minutes on one CPU core: a bound of 1.97 bits/dim (RESULTS.md). None is published for this data.
 """
 
 import dataclasses

@@ -2,7 +2,8 @@
 
     python -m experiments.train dit_digits --workdir runs/dit_digits
 
-No run of it is recorded yet; none is published for this data.
+About 3 minutes on one CPU core: 2.01 bits/dim by the probability flow, Fréchet distance 6.6 in a classifier's features,
+where data has 9.3 (RESULTS.md). None is published for this data.
 """
 
 import dataclasses
