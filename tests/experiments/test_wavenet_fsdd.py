@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import data, sounds
+from experiments import classify, data, features, runs, sample, sounds, summaries, train, trained
 from experiments.configs import wavenet_fsdd
 from experiments.data import audio
 from experiments.errors import UserError
@@ -94,3 +94,51 @@ def test_bad_input_is_one_line(load, name, fields, message):
         wavenet_fsdd.build(dataclasses.replace(wavenet_fsdd.Config(), **{**SMALL, **fields}), load(name))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def recogniser(folder, tmp_path_factory):
+    """A classifier of the pictures of the tones."""
+    path = tmp_path_factory.mktemp("recogniser") / "tones.npz"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXGEN_DATA", str(folder))
+        argv = ["fsdd_spectrograms", "--out", str(path), "--steps", "80", "--batch-size", "30"]
+        assert classify.main(argv) == 0
+    return path
+
+
+def test_tones_are_recognised_and_those_of_other_digits_are_not(load, recogniser):
+    """A model whose samples are the recordings of the labels, and one that says another digit for a third of them."""
+    assert features.read_classifier(recogniser).meta["test_accuracy"] == 1
+    dataset = load("fsdd_text")
+    config, experiment, _ = built(dataset, recogniser=str(recogniser))
+    recordings = jnp.asarray(dataset.train.x)
+
+    def said(shift):
+        which = lambda cond: cond[:, 0] * 10 + ((cond[:, 1] - 1) // 5 + shift * (jnp.arange(300) % 3 == 0)) % 10  # noqa: E731
+        stub = experiment.model._replace(sample=lambda params, key, num, cond: recordings[which(cond)])
+        evaluation = wavenet_fsdd._recognised(config, stub)
+        return evaluation.compute({}, jax.random.key(0), dataset, dataset.test)[0]
+
+    assert said(0) == 1
+    assert said(1) == pytest.approx(2 / 3)
+    assert "recognises 100.0% of the" in experiment.evaluations["digits recognised"].protocol
+
+
+def test_a_run_writes_sounds_and_their_pictures(load, recogniser, tmp_path):
+    """In the folder of samples: as many wav files as samples, as long as up to their ends, and one PNG; a report."""
+    small = [text for name, value in SMALL.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    argv = ["wavenet_fsdd", "--data", "fsdd_text", "--workdir", str(tmp_path), "--steps", "2", "--parallel", "jit"]
+    assert train.main([*argv, *small]) == 0
+    assert sample.main([str(tmp_path), "--num", "20", "--parallel", "jit", "--set", "temperature=0.9"]) == 0
+    stem = tmp_path / "samples" / "step000002_seed0_num20_temperature=0.9"
+    drawn = np.load(stem.with_name(stem.name + ".npz"))
+    np.testing.assert_array_equal(drawn["labels"], np.arange(20))
+    assert drawn["x"].shape == (20, LENGTH)
+    paths = sorted(stem.iterdir())
+    assert [path.name for path in paths[9:11]] == ["009_9_george.wav", "010_0_jackson.wav"]
+    assert stem.with_name(stem.name + ".png").stat().st_size > 1000
+    for path, sound in zip(paths, sounds.heard(drawn["x"], 256), strict=True):
+        assert len(path.read_bytes()) == 44 + 2 * len(sound)
+    assert trained.stems(["recogniser=a/b/tones.npz", "temperature=1"]) == ["recogniser=tones.npz", "temperature=1"]
+    assert summaries.data_figure(summaries.read(str(tmp_path)), runs.open_run(tmp_path).dataset) is not None
