@@ -2,8 +2,8 @@
 
     python -m experiments.train transformer_shakespeare --workdir runs/transformer_shakespeare
 
-About 5 minutes on one CPU core: 1.760 nats per character on the last tenth; nanoGPT's README reports 1.88. With the step
-size of nanoGPT, `--learning_rate 1e-3`: 1.899, and 1.683 with `--modern True`. RESULTS.md has the protocol.
+About 5 minutes on one CPU core: 1.760 nats per character on the last tenth; nanoGPT's README reports 1.88. With
+nanoGPT's step size, `--learning_rate 1e-3`: 1.899, and 1.683 with `--modern True`. RESULTS.md has the protocol.
 """
 
 import dataclasses
