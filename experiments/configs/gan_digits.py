@@ -2,7 +2,8 @@
 
     python -m experiments.train gan_digits --workdir runs/gan_digits
 
-No run of it is recorded yet; none is published for this data.
+1.5 minutes on one CPU core: precision 0.36, recall 0.53 in principal components of the pixels (RESULTS.md). None is
+published for this data.
 """
 
 import dataclasses

@@ -2,7 +2,7 @@
 
     python -m experiments.train vae_digits --workdir runs/vae_digits
 
-No run of it is recorded yet; none is published for this data.
+Half a minute on one CPU core: -22.37 nats (bound, k = 100; RESULTS.md). None is published for this data.
 """
 
 import dataclasses
