@@ -54,11 +54,12 @@ def ours(channels: int, batch: int) -> tuple[int, dict[str, Callable[[], Any]]]:
     model = diffusion(net, (SIDE, SIDE, 1), path=path, parametrization=paths.EPS, num_steps=NUM_STEPS)
     data = Batch(jax.random.normal(jax.random.key(0), (batch, SIDE, SIDE, 1)))
     train, params = training(placement, model, tx, data)
-    passing = model._replace(sample=lambda params, key, num, x: net.apply({"params": params}, x, jnp.zeros(num)))
-    apply, draw = placement.sample(passing), placement.sample(model)
+    options = devices.compiler_options()
+    apply = jax.jit(lambda params, x, t: net.apply({"params": params}, x, t), compiler_options=options)
+    draw = placement.sample(model)
     work = {
         "train": train,
-        "forward": lambda: jax.block_until_ready(apply(params, jax.random.key(2), batch, data.x)),
+        "forward": lambda: jax.block_until_ready(apply(params, data.x, jnp.zeros(batch))),
         "sample": lambda: draw(params, jax.random.key(2), batch),
     }
     return sum(leaf.size for leaf in jax.tree.leaves(params)), work

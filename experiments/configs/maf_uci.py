@@ -40,7 +40,7 @@ class Config(config.Config):
     """Units of each of the two hidden layers of a network."""
     max_log_scale: float = 0.5
     """Soft bound of the logarithm of a layer's scales; without one, rows far from all others ruin the mean."""
-    checkpoint_every: int = 200
+    checkpoint_every: int = 50
     """Steps between two checkpoints (each with the loss on the validation part)."""
 
 

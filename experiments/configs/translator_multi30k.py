@@ -7,7 +7,8 @@
 
 Needs `pip install jaxgen[text]`. With `--dropout 0.0 --steps 3000`, German to English in 40 minutes of one shared CPU
 core: BLEU on test_2016_flickr 33.1 by beam search, 31.0 greedy (sacrebleu, tok:13a, case:mixed), 2.07 nats per token;
-English to German 29.3 by beam search; see RESULTS.md. Small Transformers trained to the end are published at about 40 (https://arxiv.org/abs/2105.14462).
+English to German 29.3 by beam search; see RESULTS.md. Small Transformers trained to the end are published at about 40
+(https://arxiv.org/abs/2105.14462).
 """
 
 import dataclasses
