@@ -29,6 +29,7 @@ __all__ = [
     "normal_kl",
     "normal_likelihood",
     "normal_log_prob",
+    "stored",
     "sum_event",
     "tokens",
 ]
@@ -74,6 +75,11 @@ def tokens(x: Data, what: str) -> Data:
     if not jnp.issubdtype(x.dtype, jnp.integer):
         raise ValueError(f"{what} expects integers, got data of type {x.dtype}")
     return x.astype(jnp.int32)
+
+
+def stored(x: Data, num_levels: int) -> Data:
+    """Drawn levels in the type that models give them: `uint8`, or as they are where there are more than 256."""
+    return x.astype(jnp.uint8) if num_levels <= 256 else x
 
 
 def check_levels(x: Data, num_levels: int, what: str) -> None:

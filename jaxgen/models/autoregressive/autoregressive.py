@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxgen.core import Model
-from jaxgen.distributions import Conditional, check_levels, sum_event, tokens
+from jaxgen.distributions import Conditional, check_levels, stored, sum_event, tokens
 from jaxgen.nets import causal
 from jaxgen.nets.causal import Causal
 from jaxgen.samplers import beam, decode
@@ -91,7 +91,7 @@ def complete(
         step, padded = stepwise(net, params, end=end), jnp.concatenate([given, rest], 1)
         x = decode.decode(step, conditional.sample, key, state, padded, given.shape[1])
         x = x.reshape(-1, *shape)
-        return x.astype(jnp.uint8) if conditional.num_levels <= 256 else x
+        return stored(x, conditional.num_levels)
 
     return completed
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxgen.core import Model
-from jaxgen.distributions import categorical_conditional, check_levels, sum_event, tokens
+from jaxgen.distributions import categorical_conditional, check_levels, stored, sum_event, tokens
 from jaxgen.nets.made import MADE
 from jaxgen.nets.masked import Degrees, random_degrees
 from jaxgen.samplers.decode import decode
@@ -90,6 +90,6 @@ def made_ensemble(net: MADE, *, num_masks: int, seed: int = 0) -> Model:
 
         empty = jnp.zeros((num, num_dims), jnp.int32)
         x = decode(step, conditional.sample, key, empty, empty, 0)[:, masks.order].reshape(num, *net.shape)
-        return x.astype(jnp.uint8) if net.num_levels <= 256 else x
+        return stored(x, net.num_levels)
 
     return Model(init=init, loss=loss, sample=sample, log_prob=log_prob)

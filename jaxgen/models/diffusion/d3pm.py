@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxgen import paths
 from jaxgen.core import Model
-from jaxgen.distributions import categorical_log_prob, sum_event, tokens
+from jaxgen.distributions import categorical_log_prob, stored, sum_event, tokens
 from jaxgen.nets import pure
 from jaxgen.paths import transitions as chains
 from jaxgen.paths.transitions import Transitions
@@ -115,7 +115,7 @@ def d3pm(
         start_key, step_key = jax.random.split(key)
         start = jax.random.categorical(start_key, jnp.log(transitions.limit()), shape=(num, *shape))
         x, _ = scan_grid(step, step_key, start, jnp.arange(num_steps, -1.0, -1.0))
-        return x.astype(jnp.uint8) if num_levels <= 256 else x
+        return stored(x, num_levels)
 
     return Model(init=init, loss=loss, sample=sample, elbo=elbo)
 

@@ -30,7 +30,7 @@ from jaxtyping import Array, Float
 
 from jaxgen import paths
 from jaxgen.core import Model
-from jaxgen.distributions import categorical_log_prob, sum_event, tokens
+from jaxgen.distributions import categorical_log_prob, stored, sum_event, tokens
 from jaxgen.nets import pure
 from jaxgen.paths import masking as masks
 from jaxgen.samplers.loop import scan_grid
@@ -124,6 +124,6 @@ def masked_diffusion(
 
         start = jnp.full((num, *shape), num_levels, jnp.int32)
         x, _ = scan_grid(step, key, start, grid(num_steps))
-        return x.astype(jnp.uint8) if num_levels <= 256 else x
+        return stored(x, num_levels)
 
     return Model(init=init, loss=loss, sample=sample, elbo=elbo)
