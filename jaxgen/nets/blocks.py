@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from jaxgen.nets.attention import attend
+from jaxgen.nets.dense import Dense
 from jaxgen.nets.labels import known_or_too_large, needed
 from jaxgen.nets.norm import GroupNorm
 from jaxgen.nets.time import fourier_features, time_features
@@ -114,8 +116,8 @@ def embed(features: Embedding, cond: Cond, *, width: int, num_classes: int, dtyp
     Raises:
         ValueError: if there are classes and no label.
     """
-    h = nn.Dense(width, dtype=dtype)(features)
-    h = nn.Dense(width, dtype=dtype)(nn.silu(h))
+    h = Dense(width, dtype=dtype)(features)
+    h = Dense(width, dtype=dtype)(nn.silu(h))
     if num_classes == 0:
         return h
     return h + nn.Embed(num_classes, width, dtype=dtype)(known_or_too_large(needed(cond, num_classes), num_classes))
@@ -181,7 +183,7 @@ class ResidualBlock(nn.Module):
         """Maps `x [n, h, w, c]` and an embedding `[n, features]` to `[n, h, w, channels]`, or to the other size."""
         scale_shift, project = self.style.scale_shift, self.size is not None and self.style.project_resampled
         h = nn.Conv(self.channels, (3, 3), dtype=self.dtype)(self._resize(nn.silu(norm(x, self.style, self.dtype))))
-        change = nn.Dense((1 + scale_shift) * self.channels, dtype=self.dtype)(nn.silu(embedding))[:, None, None]
+        change = Dense((1 + scale_shift) * self.channels, dtype=self.dtype)(nn.silu(embedding))[:, None, None]
         if scale_shift:
             scale, shift = jnp.split(change, 2, axis=-1)
             h = norm(h, self.style, self.dtype) * (1 + scale) + shift
@@ -190,7 +192,7 @@ class ResidualBlock(nn.Module):
         h = nn.Conv(self.channels, (3, 3), kernel_init=nn.initializers.zeros, dtype=self.dtype)(nn.silu(h))
         x = self._resize(x)
         if x.shape[-1] != self.channels or project:
-            x = nn.Dense(self.channels, dtype=self.dtype)(x)
+            x = Dense(self.channels, dtype=self.dtype)(x)
         return self.style.skip_scale * (x + h)
 
     def _resize(self, x: Image) -> Image:
@@ -207,7 +209,7 @@ class AttentionBlock(nn.Module):
     """
 
     style: Style = DDPM
-    attention: Callable[..., Any] = jax.nn.dot_product_attention
+    attention: Callable[..., Any] = attend
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -215,8 +217,8 @@ class AttentionBlock(nn.Module):
         """Maps `x [n, h, w, c]` to the same shape."""
         n, height, width, channels = x.shape
         heads = max(1, channels // (self.style.head_width or channels))
-        h = nn.Dense(3 * channels, dtype=self.dtype)(norm(x, self.style, self.dtype))
+        h = Dense(3 * channels, dtype=self.dtype)(norm(x, self.style, self.dtype))
         query, key, value = jnp.split(h.reshape(n, height * width, 3 * heads, channels // heads), 3, axis=2)
         h = self.attention(query, key, value).reshape(x.shape)
-        h = nn.Dense(channels, kernel_init=nn.initializers.zeros, dtype=self.dtype)(h)
+        h = Dense(channels, kernel_init=nn.initializers.zeros, dtype=self.dtype)(h)
         return self.style.skip_scale * (x + h)

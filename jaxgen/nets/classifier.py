@@ -7,6 +7,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Shaped
 
 from jaxgen.nets.conv import ConvEncoder
+from jaxgen.nets.dense import Dense
 
 __all__ = ["ConvClassifier"]
 
@@ -28,4 +29,4 @@ class ConvClassifier(nn.Module):
     def __call__(self, x: Shaped[Array, "n h w c"]) -> tuple[Float[Array, "n classes"], Float[Array, "n features"]]:
         """Maps images `x [n, h, w, c]` to logits `[n, num_classes]` and features `[n, num_features]`, not negative."""
         features = jax.nn.relu(ConvEncoder(self.channels, self.num_features)(x))
-        return nn.Dense(self.num_classes)(features), features
+        return Dense(self.num_classes)(features), features

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Shaped
 
+from jaxgen.nets.dense import Dense
 from jaxgen.nets.mlp import append_label
 from jaxgen.nets.norm import GroupNorm
 from jaxgen.types import Cond
@@ -94,9 +95,9 @@ class ConvEncoder(nn.Module):
         for layer, width in enumerate(self.features):
             x = _normalise(nn.Conv(width, (4, 4), strides=2)(x), self.num_groups if layer else 0)
             if self.num_classes:
-                x = x + nn.Dense(width, use_bias=False)(label)[:, None, None]
+                x = x + Dense(width, use_bias=False)(label)[:, None, None]
             x = self.activation(x)
-        return nn.Dense(self.out_dim)(x.reshape(x.shape[0], -1))
+        return Dense(self.out_dim)(x.reshape(x.shape[0], -1))
 
 
 class ConvDecoder(nn.Module):
@@ -136,7 +137,7 @@ class ConvDecoder(nn.Module):
         factor = 2 ** len(self.features)
         widths = [*self.features, channels]
         smallest = (height // factor, width // factor, widths[0])
-        x = nn.Dense(smallest[0] * smallest[1] * smallest[2])(append_label(z, cond, self.num_classes))
+        x = Dense(smallest[0] * smallest[1] * smallest[2])(append_label(z, cond, self.num_classes))
         x = x.reshape(-1, *smallest)
         for out in widths[1:]:
             x = self.activation(_normalise(x, self.num_groups))

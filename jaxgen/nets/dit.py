@@ -14,13 +14,14 @@ Source: Scalable Diffusion Models with Transformers, https://arxiv.org/abs/2212.
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Num
 
+from jaxgen.nets.attention import attend
 from jaxgen.nets.blocks import Embedding, Image, embed
 from jaxgen.nets.conv import depth_to_space
+from jaxgen.nets.dense import Dense
 from jaxgen.nets.time import time_features
 from jaxgen.types import Cond
 
@@ -63,7 +64,7 @@ def positions(height: int, width: int, num_features: int) -> Float[Array, "token
 
 
 def _dense(width: int, dtype: Any) -> nn.Dense:
-    return nn.Dense(width, kernel_init=nn.initializers.xavier_uniform(), dtype=dtype)
+    return Dense(width, kernel_init=nn.initializers.xavier_uniform(), dtype=dtype)
 
 
 def _modulated_norm(h: Tokens, shift: Tokens, scale: Tokens, dtype: Any) -> Tokens:
@@ -73,7 +74,7 @@ def _modulated_norm(h: Tokens, shift: Tokens, scale: Tokens, dtype: Any) -> Toke
 def _modulation(embedding: Embedding, num: int, width: int, dtype: Any) -> list[Any]:
     """(1): `num` arrays `[n, 1, width]`."""
     zeros = nn.initializers.zeros
-    h = nn.Dense(num * width, kernel_init=zeros, dtype=dtype, name="modulation")(nn.silu(embedding))
+    h = Dense(num * width, kernel_init=zeros, dtype=dtype, name="modulation")(nn.silu(embedding))
     return jnp.split(h[:, None], num, axis=-1)
 
 
@@ -87,7 +88,7 @@ class DiTBlock(nn.Module):
     """
 
     num_heads: int
-    attention: Callable[..., Any] = jax.nn.dot_product_attention
+    attention: Callable[..., Any] = attend
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -140,7 +141,7 @@ class DiT(nn.Module):
     out_channels: int | None = None
     dtype: Any = jnp.float32
     remat: bool = False
-    attention: Callable[..., Any] = jax.nn.dot_product_attention
+    attention: Callable[..., Any] = attend
     features: Callable[[Any, int], Any] = time_features
 
     def __post_init__(self) -> None:
@@ -167,7 +168,7 @@ class DiT(nn.Module):
         h = self._blocks(h + positions(height, width, self.width).astype(self.dtype), embedding)
         shift, scale = _modulation(embedding, 2, self.width, self.dtype)
         h = _modulated_norm(h, shift, scale, self.dtype).astype(jnp.float32)
-        h = nn.Dense(self.patch**2 * out_channels, kernel_init=nn.initializers.zeros, name="out")(h)
+        h = Dense(self.patch**2 * out_channels, kernel_init=nn.initializers.zeros, name="out")(h)
         return depth_to_space(h.reshape(n, height, width, -1), self.patch)
 
     def _blocks(self, h: Tokens, embedding: Embedding) -> Tokens:

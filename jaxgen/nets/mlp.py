@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Shaped
 
+from jaxgen.nets.dense import Dense
 from jaxgen.nets.labels import needed, one_hot
 from jaxgen.types import Cond
 
@@ -54,6 +55,6 @@ class MLP(nn.Module):
         """Maps `x [n, ...]` and labels `cond [n]` to `[n, out_dim]`."""
         x = append_label(x.reshape(x.shape[0], -1).astype(jnp.float32), cond, self.num_classes)
         for width in self.features:
-            x = self.activation(nn.Dense(width)(x))
+            x = self.activation(Dense(width)(x))
         kernel_init = nn.initializers.zeros if self.zero_init else nn.initializers.lecun_normal()
-        return nn.Dense(self.out_dim, kernel_init=kernel_init)(x)
+        return Dense(self.out_dim, kernel_init=kernel_init)(x)

@@ -26,6 +26,7 @@ from jaxtyping import Array, Float, Num
 
 from jaxgen.nets.causal import Causal, labelled
 from jaxgen.nets.causal_conv import CausalConv, Place, between_groups
+from jaxgen.nets.dense import Dense
 
 __all__ = [
     "GatedPixelCNN",
@@ -238,7 +239,7 @@ class GatedPixelCNN(Causal):
         for i in range(self.depth):
             columns, first = (self.side // 2 + 1, True) if i == 0 else (2, False)
             inner = conv(2 * self.features, 1, columns, strict=first)(h, place, before if first else None)
-            inner = inner + nn.Dense(2 * self.features)(above[i])
+            inner = inner + Dense(2 * self.features)(above[i])
             inner = inner + label_bias(context, self.num_classes, x.shape[0], 2 * self.features, f"label_{i}")
             inner = _gate(inner, groups)
             skipped = skipped + conv(self.features, 1, 1)(inner, place)

@@ -29,6 +29,7 @@ from jaxtyping import Array, Float, Num
 from jaxgen.nets.causal import Causal
 from jaxgen.nets.causal_conv import CausalConv, Place
 from jaxgen.nets.conv import depth_to_space
+from jaxgen.nets.dense import Dense
 from jaxgen.nets.labels import needed, one_hot
 from jaxgen.nets.pixel_cnn import at_pixel, kept_unless, row_before, rows_above, scaled
 from jaxgen.nets.transformer import drop
@@ -55,11 +56,11 @@ class _Block(nn.Module):
         features = h.shape[-1]
         inner = CausalConv(features, *self.kernel)(_elu(h), place)
         if aside is not None:
-            inner = inner + nn.Dense(features)(_elu(aside))
+            inner = inner + Dense(features)(_elu(aside))
         inner = drop(_elu(inner), self.dropout, active=self.has_rng("dropout"))
         inner = CausalConv(2 * features, *self.kernel)(inner, place)
         if labels is not None:
-            inner = inner + nn.Dense(2 * features, use_bias=False)(labels)[:, None, None]
+            inner = inner + Dense(2 * features, use_bias=False)(labels)[:, None, None]
         a, b = jnp.split(inner, 2, axis=-1)
         return h + a * nn.sigmoid(b)
 
@@ -103,7 +104,7 @@ class _Stream(nn.Module):
         rows, columns, right = self.kernel
         half = CausalConv(features, rows, columns, right, stride=2, name="halve")(h, place)
         stream = _Stream(self.kernel, self.depth, self.num_scales - 1, self.dropout, name="below")
-        double = nn.Dense(4 * features, name="double")
+        double = Dense(4 * features, name="double")
         if place is None:
             h, seen = stream(half, others, labels, None)
             return depth_to_space(double(h)), seen
@@ -206,5 +207,5 @@ class PixelCNNPlus(Causal):
         others = stack(row_before(known), None, labels) if at is None else rows_above(self, stack, at, labels)
         h = CausalConv(self.features, 2, 3, 1, centre=_nothing)(known, place, before)
         h, _ = _Stream(LEFT, self.depth, self.num_scales, self.dropout, name="left")(h, others, labels, place)
-        output = nn.Dense(self.num_outputs)(nn.elu(h))
+        output = Dense(self.num_outputs)(nn.elu(h))
         return output if at is None else output[:, 0, 0]

@@ -5,6 +5,7 @@ from typing import Any
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from jaxgen.nets.dense import Dense
 from jaxgen.nets.labels import known_or_too_large, needed
 from jaxgen.types import Cond
 
@@ -44,9 +45,9 @@ class ResNet(nn.Module):
             x = x + self._label_shift(cond)
         for _ in range(self.num_blocks):
             hidden = nn.Conv(self.features, (3, 3))(nn.silu(nn.LayerNorm()(x)))
-            x = x + nn.Dense(self.features)(nn.silu(hidden))
+            x = x + Dense(self.features)(nn.silu(hidden))
         kernel_init = nn.initializers.zeros if self.zero_init else nn.initializers.lecun_normal()
-        return nn.Dense(self.out_channels, kernel_init=kernel_init)(nn.silu(nn.LayerNorm()(x)))
+        return Dense(self.out_channels, kernel_init=kernel_init)(nn.silu(nn.LayerNorm()(x)))
 
     def _label_shift(self, cond: Any) -> Float[Array, "n 1 1 features"]:
         labels = known_or_too_large(needed(cond, self.num_classes), self.num_classes)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Integer
 
+from jaxgen.nets.dense import Dense
 from jaxgen.types import Cond
 
 __all__ = ["TokenNet"]
@@ -37,4 +38,4 @@ class TokenNet(nn.Module):
         embedded: Any = nn.Embed(self.num_states, self.width)(x)
         hidden = embedded.reshape(*x.shape[:-1], x.shape[-1] * self.width)
         hidden = hidden + self.body(hidden, level, cond)
-        return nn.Dense(self.num_levels)(hidden.reshape(embedded.shape).astype(jnp.float32))
+        return Dense(self.num_levels)(hidden.reshape(embedded.shape).astype(jnp.float32))

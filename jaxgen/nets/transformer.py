@@ -28,7 +28,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Integer
 
+from jaxgen.nets.attention import attend
 from jaxgen.nets.causal import Causal, labelled
+from jaxgen.nets.dense import Dense, dot_rows
 
 __all__ = [
     "GPT2",
@@ -80,7 +82,7 @@ def rotary(h: Heads, positions: Integer[Array, " t"], *, base: float = 10_000.0)
 
 def normal_dense(width: int, style: Style, name: str | None, *, scale: float = 1.0) -> nn.Dense:
     """A dense layer of weights N(0, (0.02 scale)^2)."""
-    return nn.Dense(width, use_bias=style.use_bias, kernel_init=nn.initializers.normal(0.02 * scale), name=name)
+    return Dense(width, use_bias=style.use_bias, kernel_init=nn.initializers.normal(0.02 * scale), name=name)
 
 
 def drop(h: Any, rate: float, *, active: bool) -> Any:
@@ -117,7 +119,7 @@ class Attention(nn.Module):
         if position is not None:
             key, value, mask = self._remember(key, value, position)
         causal = self.causal and position is None
-        mixed = jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=causal)
+        mixed = attend(query, key, value, mask=mask, is_causal=causal)
         return normal_dense(width, self.style, "out", scale=self.scale)(mixed.reshape(h.shape))
 
     def _remember(self, key: Heads, value: Heads, position: Any) -> tuple[Heads, Heads, Any]:
@@ -260,7 +262,7 @@ class Transformer(Causal):
             scale, length = 1 / math.sqrt(2 * self.depth), math.prod(self.shape)
             block = Block(self.num_heads, self.style, length, scale, self.hidden, self.dropout, name=f"block_{i}")
             h = block(h, position)
-        return embed.attend(self.style.norm(name="norm")(h))
+        return dot_rows(self.style.norm(name="norm")(h), embed.embedding.T)
 
     def _positions(self, num: int, position: Any) -> Float[Array, "1 t width"]:
         """The sum of the vectors of a position's coordinates, for the first `num` positions or for one."""

@@ -20,7 +20,9 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Integer
 
 from jaxgen.distributions import check_levels
+from jaxgen.nets.attention import attend
 from jaxgen.nets.causal import Causal
+from jaxgen.nets.dense import dot_rows
 from jaxgen.nets.transformer import MODERN, Attention, Block, FeedForward, Style, normal_dense
 from jaxgen.types import Cond
 
@@ -51,7 +53,7 @@ class _Cross(nn.Module):
 
     def __call__(self, h: Tokens, memory: Any, mask: Any) -> Tokens:
         key, value = (part.swapaxes(1, 2) for part in memory)
-        mixed = jax.nn.dot_product_attention(self._heads(self.query(h)), key, value, mask=mask)
+        mixed = attend(self._heads(self.query(h)), key, value, mask=mask)
         return self.out(mixed.reshape(h.shape))
 
 
@@ -181,5 +183,5 @@ class Translator(Causal):
         h, (memories, mask) = self._drop(h), context
         for block, memory in zip(self.decoder, memories, strict=True):
             h = block(h, memory, mask, position)
-        logits = self.tokens.attend(self.norm(h))
+        logits = dot_rows(self.norm(h), self.tokens.embedding.T)
         return logits if position is None else logits[:, 0]

@@ -7,11 +7,11 @@ Its parameter counts are the published ones.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Num
 
+from jaxgen.nets.attention import attend
 from jaxgen.nets.blocks import (
     DDPM,
     AttentionBlock,
@@ -63,7 +63,7 @@ class UNet(nn.Module):
     dtype: Any = jnp.float32
     style: Style = DDPM
     remat: bool = False
-    attention: Callable[..., Any] = jax.nn.dot_product_attention
+    attention: Callable[..., Any] = attend
 
     def __post_init__(self) -> None:
         if self.channels < 4 or self.channels % 4:

@@ -26,6 +26,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Integer, Num
 
 from jaxgen.nets.causal import Causal
+from jaxgen.nets.dense import Dense
 from jaxgen.nets.labels import known_or_too_large
 from jaxgen.types import Cond
 
@@ -141,16 +142,16 @@ class WaveNet(Causal):
         """Outputs `[n, t, k]` of sounds `[n, t]`; or of one sample, `[n] -> [n, k]`."""
         v = (2 * x.astype(jnp.float32) / (self.num_levels - 1) - 1).reshape(x.shape[0], -1, 1)
         v = jnp.pad(v[:, :-1], ((0, 0), (1, 0), (0, 0))) if position is None else jnp.where(position == 0, 0.0, v)
-        h, skip, condition = nn.Dense(self.features)(v), jnp.zeros(()), self._condition(context, v.shape[1], position)
+        h, skip, condition = Dense(self.features)(v), jnp.zeros(()), self._condition(context, v.shape[1], position)
         for dilation in self.dilations:
-            inner = DilatedConv(2 * self.features, dilation)(h, position) + nn.Dense(2 * self.features)(condition)
+            inner = DilatedConv(2 * self.features, dilation)(h, position) + Dense(2 * self.features)(condition)
             a, b = jnp.split(inner, 2, axis=-1)
             changed, skipped = jnp.split(
-                nn.Dense(self.features + self.skip_features)(jnp.tanh(a) * nn.sigmoid(b)), [self.features], axis=-1
+                Dense(self.features + self.skip_features)(jnp.tanh(a) * nn.sigmoid(b)), [self.features], axis=-1
             )
             h, skip = h + changed, skip + skipped
-        hidden = nn.Dense(self.skip_features)(nn.relu(skip))
-        output = nn.Dense(self.num_outputs)(nn.relu(hidden))
+        hidden = Dense(self.skip_features)(nn.relu(skip))
+        output = Dense(self.num_outputs)(nn.relu(hidden))
         return output if position is None else output[:, 0]
 
     def _condition(self, context: Any, num: int, position: Any) -> Any:
@@ -163,5 +164,5 @@ class WaveNet(Causal):
         if self.num_local:
             where = jnp.arange(num) if position is None else position[None]
             frames = sequence[:, where * sequence.shape[1] // self.length]
-            total = total + nn.Dense(self.features, name="local")(frames)
+            total = total + Dense(self.features, name="local")(frames)
         return total

@@ -1,0 +1,98 @@
+r"""Attention, in the form that the platform runs best.
+
+Queries q_i, keys k_j and values v_j of d features give, with the maximum m_i over the keys that position i may see,
+
+    e_ij = exp(q_i . k_j / sqrt d - m_i),      o_i = sum_j e_ij v_j / sum_j e_ij.                 (1)
+
+On a GPU or TPU this is `jax.nn.dot_product_attention`, for which there are fused kernels. XLA:CPU has none, and there
+three things count. Heads come before positions, and with the examples are one axis, so that each product of (1) and of
+its derivatives reads what it is given as it lies. The sum divides the output, not the weights, so that no pass over all
+pairs of positions is made for it, nor for its derivative. And causal attention goes block by block of queries, each
+over the keys up to its own end alone. A single query, as in a decoding step, is left to `jax.nn.dot_product_attention`,
+whose products of vectors XLA:CPU fuses.
+
+Source: Attention Is All You Need, https://arxiv.org/abs/1706.03762; dividing last is from FlashAttention-2,
+https://arxiv.org/abs/2307.08691.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+__all__ = ["attend", "attend_on_cpu"]
+
+Heads = Float[Array, "n _ heads d"]
+Rows = Float[Array, "b _ d"]
+Mask = Bool[Array, "#n #heads #q #k"]
+
+BLOCK, MOST_BLOCKS = 64, 8
+"""Causal attention takes blocks of 64 queries, or longer ones so that there are at most 8, each compiled for itself."""
+
+_BATCH = ((0,), (0,))
+
+
+def attend(query: Heads, key: Heads, value: Heads, *, mask: Mask | None = None, is_causal: bool = False) -> Heads:
+    """(1): `jax.nn.dot_product_attention`, or, compiled for a CPU, `attend_on_cpu`.
+
+    Args:
+        query: `[n, q, heads, d]`.
+        key: `[n, k, heads, d]`.
+        value: `[n, k, heads, d]`.
+        mask: which keys a query may see, `[n, heads, q, k]` or 1 in place of any of them; all if not given.
+        is_causal: query i may see keys 0, ..., i only.
+
+    Returns:
+        `[n, q, heads, d]`.
+    """
+    if query.shape[1] == 1:
+        return jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=is_causal)
+    cpu, default = (
+        functools.partial(_masked, form, is_causal=is_causal) for form in (attend_on_cpu, jax.nn.dot_product_attention)
+    )
+    return jax.lax.platform_dependent(query, key, value, mask, cpu=cpu, default=default)
+
+
+def _masked(form: Callable[..., Any], query: Heads, key: Heads, value: Heads, mask: Any, *, is_causal: bool) -> Heads:
+    return form(query, key, value, mask=mask, is_causal=is_causal)
+
+
+def attend_on_cpu(
+    query: Heads, key: Heads, value: Heads, *, mask: Mask | None = None, is_causal: bool = False
+) -> Heads:
+    """(1), as XLA:CPU runs it best; see `attend`."""
+    n, num, heads, d = query.shape
+    q, k, v = (_rows(x) for x in (query / math.sqrt(d), key, value))
+    if mask is not None:
+        mask = jnp.broadcast_to(mask, (n, heads, num, key.shape[1])).reshape(n * heads, num, -1)
+    size = max(BLOCK, -(-num // MOST_BLOCKS)) if is_causal else num
+    parts = []
+    for start in range(0, num, size):
+        stop = min(start + size, num)
+        seen = min(stop, k.shape[1]) if is_causal else k.shape[1]
+        may_see = None if mask is None else mask[:, start:stop, :seen]
+        if is_causal:
+            before = jnp.arange(seen) <= jnp.arange(start, stop)[:, None]
+            may_see = before if may_see is None else may_see & before
+        parts.append(_mix(q[:, start:stop], k[:, :seen], v[:, :seen], may_see))
+    mixed = parts[0] if len(parts) == 1 else jnp.concatenate(parts, 1)
+    return mixed.reshape(n, heads, num, -1).swapaxes(1, 2)
+
+
+def _rows(x: Heads) -> Rows:
+    """Heads before positions, and one axis with the examples."""
+    return x.swapaxes(1, 2).reshape(-1, x.shape[1], x.shape[3])
+
+
+def _mix(q: Rows, k: Rows, v: Rows, may_see: Any) -> Rows:
+    """(1) for scaled queries; where a query may see nothing, the mean of all values."""
+    logits = jax.lax.dot_general(q, k, (((2,), (2,)), _BATCH), preferred_element_type=jnp.float32)
+    if may_see is not None:
+        logits = jnp.where(may_see, logits, -0.7 * float(jnp.finfo(logits.dtype).max))
+    e = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
+    total = jax.lax.dot_general(e.astype(v.dtype), v, (((2,), (1,)), _BATCH), preferred_element_type=jnp.float32)
+    return (total / e.sum(-1, keepdims=True)).astype(v.dtype)
