@@ -1,6 +1,7 @@
 """Consistency model of the embedded 8x8 digits, given the digit.
 
     python -m experiments.train consistency_digits --workdir runs/consistency_digits --teacher runs/diffusion_digits
+    python -m experiments.train consistency_digits --workdir runs/consistency_tuned_digits --start runs/diffusion_digits
 
 See RESULTS.md for minutes, hardware and measured numbers; none is published for this data.
 """

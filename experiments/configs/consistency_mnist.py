@@ -1,9 +1,11 @@
 """Consistency model of 28x28 images, given the digit: one step from noise to an image.
 
     python -m experiments.train consistency_mnist --workdir runs/consistency_mnist --teacher runs/diffusion_mnist
+    python -m experiments.train consistency_mnist --workdir runs/consistency_tuned_mnist --start runs/diffusion_mnist
     python -m experiments.train consistency_mnist --workdir runs/consistency_training_mnist
 
-The first distils a run of `diffusion_mnist`, from whose parameters it also starts; the second trains on data alone. See
+The first distils a run of `diffusion_mnist`, from whose parameters it also starts; the second starts from them too, but
+trains on data alone (easy consistency tuning, https://arxiv.org/abs/2406.14548); the third has nothing but data. See
 RESULTS.md for minutes, hardware and measured numbers.
 """
 
@@ -13,9 +15,11 @@ from typing import Any
 from experiments import checks, images, teachers
 from experiments.config import Experiment
 from experiments.data import Dataset
+from experiments.errors import UserError
 from jaxgen import paths
 from jaxgen.models.diffusion.consistency import consistency
 from jaxgen.models.diffusion.diffusion import diffusion
+from jaxgen.paths import Path
 
 SAMPLING_FIELDS = ("num_evaluations",)
 NETWORK = ("data", "channels", "levels", "num_blocks", "conditional")
@@ -31,23 +35,45 @@ class Config(images.Config):
     """Step size of Adam."""
     teacher: str = ""
     """Run directory of the diffusion model that is distilled; empty to train on data alone."""
+    start: str = ""
+    """Run directory of a diffusion model to start from, for easy consistency tuning; a teacher is one anyway."""
     num_intervals: int = 40
-    """Intervals of the grid whose neighbours are compared; without a teacher, their number at the end of training."""
+    """Intervals of the grid whose neighbours are compared; in training on data alone their number at its end."""
+    num_stages: int = 8
+    """Stages of tuning, each with half the gap between neighbours of the one before."""
     num_evaluations: int = 1
     """Evaluations of the network for a sample."""
 
 
 def build(config: Config, dataset: Dataset) -> Experiment:
     """Builds the consistency model of images scaled to [-1, 1], on the path and in the view of `diffusion_mnist`."""
-    shape, net = checks.image_shape(dataset, "this consistency model"), images.unet(config, dataset)
-    path, first, last = paths.cosine(), min(10, config.num_intervals), config.num_intervals
-    options: dict[str, Any] = {"path": path, "parametrization": paths.V, "num_steps": config.num_evaluations}
-    if config.teacher:
-        teachers.check(config.teacher, ("diffusion",), {name: getattr(config, name) for name in NETWORK})
-        teacher = diffusion(net, shape, path=path, parametrization=paths.V)
-        model = consistency(net, shape, pairs=paths.log_normal_pairs(last), teacher=teacher, **options)
-    else:
-        doubling = paths.doubling(config.steps, first=first, last=last)
-        model = consistency(net, shape, pairs=paths.log_normal_pairs(doubling), **options)
-    prepare = teachers.distilled(config.teacher) if config.teacher else None
+    shape, net, path = (
+        checks.image_shape(dataset, "this consistency model"),
+        images.unet(config, dataset),
+        paths.cosine(),
+    )
+    prepare, how = _training(config, net, shape, path)
+    model = consistency(net, shape, path=path, parametrization=paths.V, num_steps=config.num_evaluations, **how)
     return Experiment(images.as_reals(model, dataset), images.adam(config), prepare=prepare)
+
+
+def _training(config: Config, net: Any, shape: Any, path: Path) -> tuple[Any, dict[str, Any]]:
+    """What the first state is prepared with, and the pairs and the teacher.
+
+    Raises:
+        UserError: if there is both a teacher and a start, or the run does not fit.
+    """
+    if config.teacher and config.start:
+        raise UserError("--teacher and --start exclude each other: a distilled model starts from its teacher")
+    if trained := config.teacher or config.start:
+        flag = "teacher" if config.teacher else "start"
+        teachers.check(trained, ("diffusion",), {name: getattr(config, name) for name in NETWORK}, flag=flag)
+    last = config.num_intervals
+    if config.teacher:
+        teacher = diffusion(net, shape, path=path, parametrization=paths.V)
+        return teachers.distilled(config.teacher), {"pairs": paths.log_normal_pairs(last), "teacher": teacher}
+    if config.start:
+        pairs = paths.tuning_pairs(-(-config.steps // config.num_stages))
+        return teachers.started(config.start), {"pairs": pairs, "weight": paths.inverse_variance_weight()}
+    doubling = paths.doubling(config.steps, first=min(10, last), last=last)
+    return None, {"pairs": paths.log_normal_pairs(doubling)}

@@ -28,6 +28,40 @@ def test_the_teachers_parameters_arrive_and_stay(teacher, tmp_path):
     assert 0 < max(jax.tree.leaves(moved)) < 1e-3
 
 
+def test_tuning_starts_from_the_parameters_and_has_no_teacher(teacher, tmp_path):
+    argv = ["consistency_digits", "--workdir", str(tmp_path), "--start", str(teacher), "--steps", "1", *SIZES]
+    assert train.main(argv) == 0
+    state = checkpoints.restore_latest(runs.open_run(tmp_path))
+    assert set(state.carry) == {"step"}
+    moved = jax.tree.map(
+        lambda a, b: float(np.abs(a - b).max()), state.params, trained.open_trained(str(teacher)).params
+    )
+    assert 0 < max(jax.tree.leaves(moved)) < 1e-3
+
+
+def test_reflow_starts_from_its_teacher_and_keeps_it(tmp_path):
+    """Its bound, which would hold for independent noise, is gone; the likelihood of its flow is not."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    argv = ["flow_matching_digits", *SIZES, "--steps", "1", "--workdir"]
+    assert train.main([*argv, str(first)]) == 0
+    assert train.main([*argv, str(second), "--teacher", str(first), "--teacher_steps", "1"]) == 0
+    run = runs.open_run(second)
+    state, expected = checkpoints.restore_latest(run), trained.open_trained(str(first)).params
+    jax.tree.map(np.testing.assert_array_equal, state.carry["teacher"], expected)
+    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), state.params, expected)
+    assert 0 < max(jax.tree.leaves(moved)) < 2e-3
+    assert run.experiment.model.elbo is None
+    assert run.experiment.likelihood.elbo is not None
+
+
+def test_a_teacher_and_a_start_exclude_each_other(teacher, tmp_path):
+    argv = ["consistency_digits", "--workdir", str(tmp_path / "run"), "--teacher", str(teacher), *SIZES]
+    with pytest.raises(UserError, match="--teacher and --start exclude each other"):
+        train.main([*argv, "--start", str(teacher)])
+    with pytest.raises(UserError, match="nowhere is not a run directory"):
+        train.main(["consistency_digits", "--workdir", str(tmp_path / "run"), "--start", "nowhere", *SIZES])
+
+
 def test_a_student_of_another_view_has_its_own_parameters(teacher, tmp_path):
     """In continuous time the network is told an angle, so that only the carry holds the teacher's parameters."""
     argv = ["continuous_consistency_digits", "--workdir", str(tmp_path), "--teacher", str(teacher), "--seed", "1"]
