@@ -22,5 +22,7 @@ class Config(shortcut_mnist.Config):
     """Number of training steps in all (a resumed run goes on to this number)."""
     ema_decay: float = 0.995
     """Decay of the moving average of the parameters that is sampled and evaluated; 0 turns it off."""
+    target_decay: float = 0.995
+    """Decay of the average that makes the targets of long steps, which are learnt from each other, shortest first."""
     levels: int = 2
     """Resolutions at which the U-Net works, each half of the one before."""
