@@ -2,7 +2,7 @@
 
     python -m experiments.train vdm_mnist --workdir runs/vdm_mnist
 
-No run of it is recorded yet. The bound is of the integers themselves, without
+See RESULTS.md for minutes, hardware and measured numbers. The bound is of the integers themselves, without
 dequantisation. Source: Variational Diffusion Models, https://arxiv.org/abs/2107.00630.
 """
 
