@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments import trained
 from experiments.config import Evaluation
-from experiments.data import Split
+from experiments.data import Dataset, Split
 from experiments.features import Space, principal_components
 from experiments.trained import Trained
 from jaxgen import core
@@ -117,8 +117,13 @@ def _bounds(model: Model, setting: Setting, said: str) -> Iterator[tuple[str, st
         yield "log-likelihood, lower bound", f"lower bound, 1 draw per example{given}", model.elbo
 
 
+def _padded(dataset: Dataset) -> bool:
+    """Whether examples are of several lengths: their number of dimensions is not that of the array that holds them."""
+    return dataset.buckets is not None or dataset.sounds is not None
+
+
 def likelihood_rows(setting: Setting) -> Iterator[Row]:
-    """Exact likelihoods and bounds, in nats and (integer data) in bits per dimension."""
+    """Exact likelihoods and bounds, in nats and (integer data of one length) in bits per dimension."""
     experiment = setting.model.run.experiment
     models = [(experiment.model, "")]
     if experiment.likelihood is not None:
@@ -140,7 +145,8 @@ def _in_both_units(setting: Setting, name: str, how: str, values: np.ndarray) ->
     protocol = setting.protocol(how)
     mean, error = map(float, mean_with_error(jnp.asarray(values)))
     yield Row(name, mean, error, f"nats per {_event(setting)}", how, protocol, "higher")
-    if setting.model.run.dataset.num_levels:
+    dataset = setting.model.run.dataset
+    if dataset.num_levels and not _padded(dataset):
         bits = core.bits_per_dim(jnp.asarray(values), int(np.prod(setting.examples.x.shape[1:])))
         mean, error = map(float, mean_with_error(bits))
         yield Row(name, mean, error, "bits/dim", how, protocol, "lower")

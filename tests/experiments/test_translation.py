@@ -2,6 +2,7 @@
 
 import dataclasses
 import gzip
+import html
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from experiments import bleu, data, decoders, evaluate, sample, sweep, train, trained
+from experiments import bleu, data, decoders, evaluate, report, sample, sweep, train, trained
 from experiments.configs import translator_multi30k
 from experiments.data import translation
 from experiments.data.records import Buckets, Dataset, Split
@@ -205,9 +206,14 @@ def test_the_commands_translate(run, capsys, monkeypatch):
     text = " ".join(capsys.readouterr().out.split())
     assert "nats per token" in text
     assert "given the source" in text
+    assert "bits/dim" not in text  # by the padded length, it would be a number of nothing
     assert "greedy; sacrebleu nrefs:1|bs:1000" in text
     assert sweep.main([str(run), "--num", "20", "--parallel", "jit", "--over", "decoder=draw"]) == 0
     assert "BLEU" in capsys.readouterr().out
+    assert report.main([str(run), "--output", str(run / "report.html")]) == 0
+    page = html.unescape((run / "report.html").read_text())
+    assert blocks[0] in page
+    assert "num_beams=2" in page
 
 
 def test_a_draw_of_one_token_is_greedy(run):
