@@ -47,11 +47,8 @@ class Config(images.Config):
 
 def build(config: Config, dataset: Dataset) -> Experiment:
     """Builds the consistency model of images scaled to [-1, 1], on the path and in the view of `diffusion_mnist`."""
-    shape, net, path = (
-        checks.image_shape(dataset, "this consistency model"),
-        images.unet(config, dataset),
-        paths.cosine(),
-    )
+    shape, net = checks.image_shape(dataset, "this consistency model"), images.unet(config, dataset)
+    path = paths.cosine()
     prepare, how = _training(config, net, shape, path)
     model = consistency(net, shape, path=path, parametrization=paths.V, num_steps=config.num_evaluations, **how)
     return Experiment(images.as_reals(model, dataset), images.adam(config), prepare=prepare)
@@ -61,8 +58,10 @@ def _training(config: Config, net: Any, shape: Any, path: Path) -> tuple[Any, di
     """What the first state is prepared with, and the pairs and the teacher.
 
     Raises:
-        UserError: if there is both a teacher and a start, or the run does not fit.
+        UserError: if there is both a teacher and a start, the run does not fit, or there is no stage.
     """
+    if config.num_stages < 1:
+        raise UserError(f"--num-stages must be at least 1, got {config.num_stages}")
     if config.teacher and config.start:
         raise UserError("--teacher and --start exclude each other: a distilled model starts from its teacher")
     if trained := config.teacher or config.start:

@@ -47,15 +47,13 @@ def build(config: Any, dataset: Dataset) -> Experiment:
     Raises:
         UserError: if the teacher's network is another one.
     """
+    view: dict[str, Any] = {"path": paths.linear(), "parametrization": paths.VELOCITY}
     if not config.teacher:
-        return diffusion_mnist.experiment(config, dataset, paths.linear(), parametrization=paths.VELOCITY)
+        return diffusion_mnist.experiment(config, dataset, **view)
     teachers.check(config.teacher, ("flow_matching",), {name: getattr(config, name) for name in NETWORK})
     net = images.unet(config, dataset, num_nulls=int(config.condition_dropout > 0))
     shape = checks.image_shape(dataset, "this flow")
-    flow = diffusion(net, shape, path=paths.linear(), parametrization=paths.VELOCITY, num_steps=config.teacher_steps)
-    coupling = paths.reflow_coupling(flow)
-    experiment = diffusion_mnist.experiment(
-        config, dataset, paths.linear(), parametrization=paths.VELOCITY, coupling=coupling
-    )
+    coupling = paths.reflow_coupling(diffusion(net, shape, num_steps=config.teacher_steps, **view))
+    experiment = diffusion_mnist.experiment(config, dataset, coupling=coupling, **view)
     bound_free = experiment.model._replace(elbo=None)  # the bound holds for independent noise
     return experiment._replace(model=bound_free, prepare=teachers.distilled(config.teacher))

@@ -89,7 +89,7 @@ def _rows(x: Heads) -> Rows:
 
 
 def _mix(q: Rows, k: Rows, v: Rows, may_see: Any) -> Rows:
-    """(1) for scaled queries; where a query may see nothing, the mean of all values."""
+    """(1) for scaled queries; where a query may see nothing, the mean of these values."""
     logits = jax.lax.dot_general(q, k, (((2,), (2,)), _BATCH), preferred_element_type=jnp.float32)
     if may_see is not None:
         logits = jnp.where(may_see, logits, -0.7 * float(jnp.finfo(logits.dtype).max))

@@ -3,12 +3,11 @@
 With the groups G of the channels, S pixels and M = S |G| numbers in a group of one example,
 
     m = sum_(s, c in G) x_sc / M,   v = sum_(s, c in G) x_sc^2 / M - m^2                          (1)
-    y_sc = a_c (x_sc - m') + bias_c - a_c (m - m'),   a_c = scale_c / sqrt(v + epsilon)           (2)
+    y_sc = a_c (x_sc - m) + bias_c,   a_c = scale_c / sqrt(v + epsilon)                           (2)
 
 The sums over pixels are taken for every channel first, along whole rows of memory, and only these few numbers are then
 added up over a group. Nothing of the size of the image is ever reshaped to groups, which is what takes the time of the
-textbook form on a CPU: it reads the image once for (1) and once for (2). There m' is the value of m as a constant, so
-that the second part is the bias, and the derivative by m is in small numbers, not in another sum over the pixels.
+textbook form on a CPU: it reads the image once for (1) and once for (2).
 
 Source: Group Normalization, https://arxiv.org/abs/1803.08494.
 """
@@ -52,9 +51,8 @@ class GroupNorm(nn.Module):
         wide = x.astype(jnp.float32)
         mean, square = (self._of_groups(moment.mean(pixels)) for moment in (wide, wide * wide))  # (1)
         a = scale * jax.lax.rsqrt(jnp.maximum(square - mean * mean, 0.0) + self.epsilon)  # (2)
-        value = jax.lax.stop_gradient(mean)
-        a, value, b = (jnp.expand_dims(term, pixels) for term in (a, value, bias - a * (mean - value)))
-        return (a * (wide - value) + b).astype(self.dtype)
+        a, mean = jnp.expand_dims(a, pixels), jnp.expand_dims(mean, pixels)
+        return (a * (wide - mean) + bias).astype(self.dtype)
 
     def _of_groups(self, mean: Float[Array, "n c"]) -> Float[Array, "n c"]:
         """The mean over each group of channels, at each of its channels."""

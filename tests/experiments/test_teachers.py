@@ -58,6 +58,8 @@ def test_a_teacher_and_a_start_exclude_each_other(teacher, tmp_path):
     argv = ["consistency_digits", "--workdir", str(tmp_path / "run"), "--teacher", str(teacher), *SIZES]
     with pytest.raises(UserError, match="--teacher and --start exclude each other"):
         train.main([*argv, "--start", str(teacher)])
+    with pytest.raises(UserError, match="--num-stages must be at least 1, got 0"):
+        train.main([*argv, "--num-stages", "0"])
     with pytest.raises(UserError, match="nowhere is not a run directory"):
         train.main(["consistency_digits", "--workdir", str(tmp_path / "run"), "--start", "nowhere", *SIZES])
 

@@ -47,6 +47,12 @@ def test_values_and_derivatives_are_those_of_jax(case, form):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5), ours, theirs)
 
 
+def test_a_query_that_may_see_nothing_gets_the_mean():
+    qkv, mask = inputs((2, 20, 2, 4), 20, masked=True)
+    ours = attend(*qkv, mask=mask.at[:, :, 3].set(False))
+    np.testing.assert_allclose(ours[:, 3], qkv[2].mean(1), atol=1e-6)
+
+
 def test_halves_are_summed_in_float32():
     qkv, _ = inputs((2, 90, 2, 8), 90, masked=False, dtype=jnp.bfloat16)
     exact = jax.nn.dot_product_attention(*(x.astype(jnp.float32) for x in qkv), is_causal=True)
@@ -55,7 +61,7 @@ def test_halves_are_summed_in_float32():
     np.testing.assert_allclose(ours.astype(jnp.float32), exact, rtol=0.03, atol=0.03)
 
 
-def test_future_values_that_are_not_numbers_do_no_harm():
+def test_later_blocks_are_not_read():
     (q, k, v), _ = inputs((1, 2 * BLOCK, 1, 4), 2 * BLOCK, masked=False)
     ours = attend(q, k.at[:, BLOCK:].set(jnp.nan), v.at[:, BLOCK:].set(jnp.nan), is_causal=True)
     np.testing.assert_array_equal(ours[:, :BLOCK], attend(q, k, v, is_causal=True)[:, :BLOCK])
