@@ -3,8 +3,8 @@
     python -m experiments.train shortcut_mnist --workdir runs/shortcut_mnist
 
 See RESULTS.md for minutes, hardware and measured numbers. Seven lengths of steps are learnt one from the other through
-an average of the parameters: a dozen of its time constants, 1 / (1 - target_decay) steps each, were too few. Source: One
-Step Diffusion via Shortcut Models, https://arxiv.org/abs/2410.12557.
+an average of the parameters: a dozen of its time constants, 1 / (1 - target_decay) steps each, were too few. Source:
+One Step Diffusion via Shortcut Models, https://arxiv.org/abs/2410.12557.
 """
 
 import dataclasses
