@@ -20,7 +20,7 @@ def training(
     """What starts a train step on the same data, to be waited for, and the parameters before the first one."""
     states = [placement.init_state(model, tx, jax.random.key(1), data)]
     params = jax.tree.map(jnp.copy, states[0].params)  # a step uses its state up
-    step = placement.train_step(model, tx)
+    step, data = placement.train_step(model, tx), placement.put_batch(data)
 
     def train() -> Any:
         states[0], metrics = step(states[0], data)

@@ -1,10 +1,11 @@
 """Speed of diffusion against diffusers in torch, the same U-Net in both, in turns.
 
-    python -m benchmarks.peers --peer PYTHON [--channels 32] [--batch 64] [--repeats 7] [--seconds 2]
+    python -m benchmarks.peers --peer PYTHON [--parallel jit|mesh] [--channels 32] [--batch 64] [--repeats 7] [--seconds 2]
 
 PYTHON is the interpreter of an environment with torch and diffusers. Measured are a train step (of noise prediction),
 one forward pass, and samples by 50 steps of DDIM. Both networks must have the same number of parameters, and both
-processes keep the memory that is freed. Last comes the price of our samples in forward passes, these two in turns.
+processes keep the memory that is freed. With JAX_NUM_CPU_DEVICES=2 in the environment and `--parallel mesh` each half of
+a batch has a core of its own, where two cores share every operation otherwise. Last comes the price of our samples in forward passes, these two in turns.
 """
 
 import json
@@ -39,6 +40,7 @@ def parser() -> cli.Parser:
     parser = cli.Parser(PROG, description="Speed of diffusion against diffusers in torch, in turns.")
     parser.add_argument("--peer", required=True, metavar="PYTHON", help="interpreter with torch and diffusers")
     parser.add_argument("--kinds", default=",".join(KINDS), help=f"of {', '.join(KINDS)}, with commas between")
+    parser.add_argument("--parallel", choices=("jit", "mesh"), default="jit", help="one device of ours, or all")
     parser.add_argument("--channels", type=int, default=32, help="channels of the U-Net at full resolution")
     parser.add_argument("--batch", type=int, default=64, help="images in a step or a set of samples")
     parser.add_argument("--repeats", type=int, default=7, help="blocks that are timed, of which the median counts")
@@ -47,19 +49,20 @@ def parser() -> cli.Parser:
     return parser
 
 
-def ours(channels: int, batch: int) -> tuple[int, dict[str, Callable[[], Any]]]:
+def ours(parallel: str, channels: int, batch: int) -> tuple[int, dict[str, Callable[[], Any]]]:
     """Number of parameters, and the three kinds of work."""
-    net, placement = UNet(channels, (1, 2, 2), 2, (1,)), devices.placement("jit")
+    net, placement = UNet(channels, (1, 2, 2), 2, (1,)), devices.placement(parallel)
     path, tx = paths.ddpm(), optax.adam(1e-3)
     model = diffusion(net, (SIDE, SIDE, 1), path=path, parametrization=paths.EPS, num_steps=NUM_STEPS)
     data = Batch(jax.random.normal(jax.random.key(0), (batch, SIDE, SIDE, 1)))
     train, params = training(placement, model, tx, data)
+    images = placement.put_batch(data).x
     options = devices.compiler_options()
     apply = jax.jit(lambda params, x, t: net.apply({"params": params}, x, t), compiler_options=options)
     draw = placement.sample(model)
     work = {
         "train": train,
-        "forward": lambda: jax.block_until_ready(apply(params, data.x, jnp.zeros(batch))),
+        "forward": lambda: jax.block_until_ready(apply(params, images, jnp.zeros(batch))),
         "sample": lambda: draw(params, jax.random.key(2), batch),
     }
     return sum(leaf.size for leaf in jax.tree.leaves(params)), work
@@ -104,7 +107,7 @@ def main(argv: Sequence[str]) -> int:
         "threads": num_threads(),
     }
     kinds = named("kinds", args.kinds, KINDS)
-    count, work = ours(args.channels, args.batch)
+    count, work = ours(args.parallel, args.channels, args.batch)
     with peer(args.peer, "peer_diffusers", sizes, kinds=COMPARED, needs="torch or no diffusers") as theirs:
         if count != theirs.params:
             raise UserError(f"the networks differ: {count} parameters here, {theirs.params} there")

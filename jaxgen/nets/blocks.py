@@ -19,6 +19,7 @@ from jaxgen.nets.dense import Dense
 from jaxgen.nets.labels import known_or_too_large, needed
 from jaxgen.nets.norm import GroupNorm
 from jaxgen.nets.time import fourier_features, time_features
+from jaxgen.nets.upsample import conv_of_doubled, doubled
 from jaxgen.types import Cond
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "ResidualBlock",
     "Style",
     "blur",
+    "conv_of_resized",
     "embed",
     "halved",
     "norm",
@@ -157,10 +159,18 @@ def resize(x: Image, size: Size, *, smooth: bool) -> Image:
             return _correlate(x, size, before=1, stride=2)
         return nn.avg_pool(x, (2, 2), (2, 2), "SAME", count_include_pad=False)
     if not smooth:
-        return x.repeat(2, axis=1).repeat(2, axis=2)[:, : size[0], : size[1]]
+        return doubled(x)[:, : size[0], : size[1]]
     n, height, width, channels = x.shape
     spread = jnp.zeros((n, height, 2, width, 2, channels), x.dtype).at[:, :, 0, :, 0].set(4 * x)
     return _correlate(spread.reshape(n, 2 * height, 2 * width, channels), size, before=2, stride=1)
+
+
+def conv_of_resized(x: Image, channels: int, size: Size | None, *, smooth: bool, dtype: Any) -> Image:
+    """The 3x3 convolution of an image resized to `size`, if there is one; part of the module that calls it."""
+    height, width = x.shape[1:3]
+    if size == (2 * height, 2 * width) and not smooth:
+        return nn.Conv(channels, (3, 3), dtype=dtype, conv_general_dilated=conv_of_doubled)(x)
+    return nn.Conv(channels, (3, 3), dtype=dtype)(x if size is None else resize(x, size, smooth=smooth))
 
 
 class ResidualBlock(nn.Module):
@@ -182,7 +192,8 @@ class ResidualBlock(nn.Module):
     def __call__(self, x: Image, embedding: Embedding) -> Image:
         """Maps `x [n, h, w, c]` and an embedding `[n, features]` to `[n, h, w, channels]`, or to the other size."""
         scale_shift, project = self.style.scale_shift, self.size is not None and self.style.project_resampled
-        h = nn.Conv(self.channels, (3, 3), dtype=self.dtype)(self._resize(nn.silu(norm(x, self.style, self.dtype))))
+        h, smooth = nn.silu(norm(x, self.style, self.dtype)), self.style.smooth
+        h = conv_of_resized(h, self.channels, self.size, smooth=smooth, dtype=self.dtype)
         change = Dense((1 + scale_shift) * self.channels, dtype=self.dtype)(nn.silu(embedding))[:, None, None]
         if scale_shift:
             scale, shift = jnp.split(change, 2, axis=-1)
@@ -190,13 +201,10 @@ class ResidualBlock(nn.Module):
         else:
             h = norm(h + change, self.style, self.dtype)
         h = nn.Conv(self.channels, (3, 3), kernel_init=nn.initializers.zeros, dtype=self.dtype)(nn.silu(h))
-        x = self._resize(x)
+        x = x if self.size is None else resize(x, self.size, smooth=smooth)
         if x.shape[-1] != self.channels or project:
             x = Dense(self.channels, dtype=self.dtype)(x)
         return self.style.skip_scale * (x + h)
-
-    def _resize(self, x: Image) -> Image:
-        return x if self.size is None else resize(x, self.size, smooth=self.style.smooth)
 
 
 class AttentionBlock(nn.Module):

@@ -21,10 +21,10 @@ from jaxgen.nets.blocks import (
     Size,
     Style,
     blur,
+    conv_of_resized,
     embed,
     halved,
     norm,
-    resize,
 )
 from jaxgen.types import Cond
 
@@ -126,7 +126,7 @@ class UNet(nn.Module):
         size = (like.shape[1], like.shape[2])
         if self.style.resample_blocks:
             return self._resample(x, embedding, size)
-        return nn.Conv(x.shape[-1], (3, 3), dtype=self.dtype)(resize(x, size, smooth=self.style.smooth))
+        return conv_of_resized(x, x.shape[-1], size, smooth=self.style.smooth, dtype=self.dtype)
 
     def _resample(self, x: Image, embedding: Embedding, size: Size) -> Image:
         return self._lift(ResidualBlock)(x.shape[-1], self.style, size, self.dtype)(x, embedding)
