@@ -1,11 +1,12 @@
 """Speed of diffusion against diffusers in torch, the same U-Net in both, in turns.
 
-    python -m benchmarks.peers --peer PYTHON [--parallel jit|mesh] [--channels 32] [--batch 64] [--repeats 7] [--seconds 2]
+    python -m benchmarks.peers --peer PYTHON [--channels 32] [--batch 64] [--repeats 7] [--seconds 2]
 
 PYTHON is the interpreter of an environment with torch and diffusers. Measured are a train step (of noise prediction),
 one forward pass, and samples by 50 steps of DDIM. Both networks must have the same number of parameters, and both
-processes keep the memory that is freed. With JAX_NUM_CPU_DEVICES=2 in the environment and `--parallel mesh` each half of
-a batch has a core of its own, where two cores share every operation otherwise. Last comes the price of our samples in forward passes, these two in turns.
+processes keep the memory that is freed. With JAX_NUM_CPU_DEVICES=2 in the environment and `--parallel mesh` each half
+of a batch has a core of its own, where two cores share every operation otherwise. Last comes the price of our samples
+in forward passes, these two in turns.
 """
 
 import json
