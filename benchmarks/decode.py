@@ -1,6 +1,7 @@
 r"""Speed of the cached decoding loop: `python -m benchmarks.decode [--repeats 3] [--num 1]`.
 
-For a gated PixelCNN of 28x28 pixels, a WaveNet of 16000 samples and a GPT of 256 tokens, each with random weights:
+For a MADE and a gated PixelCNN of 28x28 pixels, a WaveNet of 16000 samples and a GPT of 256 tokens, each with random
+weights:
 
     (1)  the time of a whole draw by the cached loop, for half of the positions and for all of them
     (2)  the time of one position by naive resampling (a pass over the whole sequence for every position), times T
@@ -24,6 +25,7 @@ from experiments.errors import UserError
 from jaxgen.distributions import categorical_conditional
 from jaxgen.models.autoregressive.autoregressive import autoregressive
 from jaxgen.nets import causal
+from jaxgen.nets.made import MADE
 from jaxgen.nets.pixel_cnn import GatedPixelCNN
 from jaxgen.nets.transformer import Transformer
 from jaxgen.nets.wavenet import WaveNet
@@ -50,6 +52,7 @@ class Case(NamedTuple):
 
 
 CASES = {
+    "made": Case(lambda shape: MADE(2, (1024, 1024), shape), (14, 28, 1), (28, 28, 1), 2, 20),
     "gated_pixel_cnn": Case(lambda shape: GatedPixelCNN(shape, 2, 32, 8, 7), (14, 28, 1), (28, 28, 1), 2, 20),
     "wavenet": Case(lambda shape: WaveNet(shape[0], 256, 256, 32, 64), (8000,), (16000,), 256, 3),
     "transformer": Case(lambda shape: Transformer(65, shape, 128, 4, 4), (128,), (256,), 65, 20),

@@ -49,18 +49,22 @@ def outputs(net: Causal, params: Params, x: Any, cond: Cond, key: PRNGKey | None
     return net.apply({"params": params}, x, cond, rngs=rngs, method=_whole)
 
 
-def start(net: Causal, params: Params, element: Any, cond: Cond) -> Any:
+def start(net: Causal, params: Params, element: Any, cond: Cond, **options: Any) -> Any:
     """Cache and context before the first element; of `element [n, ...]` only shape and type matter."""
     context = net.apply({"params": params}, cond, method=net.context)
-    call = lambda: net.apply({"params": params}, element, context, jnp.zeros((), jnp.int32), mutable=["cache"])  # noqa: E731
+    first = jnp.zeros((), jnp.int32)
+    call = lambda: net.apply({"params": params}, element, context, first, **options, mutable=["cache"])  # noqa: E731
     shapes: Any = jax.eval_shape(call)[1]
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes), context
 
 
-def step(net: Causal, params: Params, state: Any, previous: Any, position: Any) -> tuple[Any, Any]:
-    """(1) for one element: `((cache, context), x_{i-1} [n, ...], i) -> ((cache, context), output_i [n, k])`."""
+def step(net: Causal, params: Params, state: Any, previous: Any, position: Any, **options: Any) -> tuple[Any, Any]:
+    """(1) for one element: `((cache, context), x_{i-1} [n, ...], i) -> ((cache, context), output_i [n, k])`.
+
+    Options are further arguments of the network, the same as for `start`.
+    """
     cache, context = state
-    output, cache = net.apply({"params": params, **cache}, previous, context, position, mutable=["cache"])
+    output, cache = net.apply({"params": params, **cache}, previous, context, position, **options, mutable=["cache"])
     return (cache, context), output
 
 

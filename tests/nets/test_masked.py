@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxgen.nets import causal
 from jaxgen.nets.masked import MaskedMLP, degrees, random_degrees
 
 NUM_DIMS, WIDTHS, K = 5, (16, 12), 2
@@ -14,7 +15,7 @@ ORDER = (3, 0, 4, 1, 2)
 def jacobian(net, x, cond=None, masks=None):
     """Whether output i of any kind depends on input j, `[d, d]`, and the parameters."""
     params = net.init(jax.random.key(0), x, cond)
-    derivative = jax.jit(jax.jacrev(lambda x: net.apply(params, x, cond, masks)[0]))(x)[:, :, 0]
+    derivative = jax.jit(jax.jacrev(lambda x: net.apply(params, x, cond, masks=masks)[0]))(x)[:, :, 0]
     return np.any(np.asarray(derivative) != 0, 1), params
 
 
@@ -40,7 +41,7 @@ def test_random_masks_keep_their_own_order_under_the_same_parameters():
     @jax.jit
     def one(key):
         masks = random_degrees(key, NUM_DIMS, WIDTHS)
-        return masks.order, jax.jacrev(lambda x: net.apply(params, x, None, masks)[0])(x)[:, :, 0]
+        return masks.order, jax.jacrev(lambda x: net.apply(params, x, masks=masks)[0])(x)[:, :, 0]
 
     orders = set()
     for key in jax.random.split(jax.random.key(2), 10):
@@ -62,6 +63,30 @@ def test_every_output_depends_on_a_vector_also_the_first_and_not_linearly():
     assert np.all(np.any(np.asarray(first) != 0, -1))
     second = jax.jit(jax.hessian(lambda cond: output(cond)[0, 0]))(cond)
     assert np.abs(second).max() > 1e-3
+
+
+@pytest.mark.parametrize("num_classes", [0, 3])
+@pytest.mark.parametrize("widths", [(), (3,), (16, 12), (40, 7, 5)])
+@pytest.mark.parametrize("masks_key", [None, 0, 1])
+def test_place_by_place_it_is_the_full_pass(num_classes, widths, masks_key):
+    """More units than degrees and fewer, in an order of its own and in random ones."""
+    net, n = MaskedMLP(widths, K, num_classes, ORDER), 4
+    x, cond = jax.random.normal(jax.random.key(1), (n, NUM_DIMS)), jnp.arange(n) % 3 if num_classes else None
+    options, order = {}, jnp.array(ORDER)
+    if masks_key is not None:
+        masks = random_degrees(jax.random.key(masks_key), NUM_DIMS, widths, conditional=num_classes > 0)
+        options, order = {"masks": masks}, masks.order
+    params = jax.tree.map(lambda leaf: leaf + 0.1, net.init(jax.random.key(0), x, cond)["params"])
+
+    @jax.jit
+    def one_by_one(params, x):
+        def settle(state, place):
+            return causal.step(net, params, state, jnp.where(order < place, x, 0.0), place, **options)
+
+        return jax.lax.scan(settle, causal.start(net, params, x, cond, **options), jnp.arange(NUM_DIMS))[1]
+
+    full = net.apply({"params": params}, x, cond, **options)
+    np.testing.assert_allclose(one_by_one(params, x), full[:, jnp.argsort(order)].swapaxes(0, 1), rtol=1e-5, atol=1e-5)
 
 
 def test_one_input_leaves_a_constant():

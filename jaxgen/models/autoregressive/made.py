@@ -10,6 +10,7 @@ With K orders of the numbers of an example, each with masks of its own, all of t
 Source: MADE: Masked Autoencoder for Distribution Estimation, sections 4.1 and 4.2, https://arxiv.org/abs/1502.03509.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -19,6 +20,7 @@ from jaxtyping import Array, Float
 
 from jaxgen.core import Model
 from jaxgen.distributions import categorical_conditional, check_levels, stored, sum_event, tokens
+from jaxgen.nets import causal
 from jaxgen.nets.made import MADE
 from jaxgen.nets.masked import Degrees, random_degrees
 from jaxgen.samplers.decode import decode
@@ -37,7 +39,7 @@ def made_ensemble(net: MADE, *, num_masks: int, seed: int = 0) -> Model:
 
     Returns:
         A `Model` of integers `[n, *net.shape]` with `log_prob`, exact, in nats, which takes K passes. The `loss` is the
-        mean of (2), not below that of (3) on average. The examples of one call of `sample` share their order.
+        mean of (2), not below that of (3) on average. Every example of `sample` is drawn in an order of its own.
 
     Raises:
         ValueError: if there is no mask; when called, if the data is not of an integer type, has another shape or levels
@@ -79,17 +81,16 @@ def made_ensemble(net: MADE, *, num_masks: int, seed: int = 0) -> Model:
         return jax.nn.logsumexp(each, axis=0) - jnp.log(num_masks)
 
     def sample(params: Params, key: PRNGKey, num: int, cond: Cond = None) -> Data:
-        order_key, key = jax.random.split(key)
-        masks = masks_of(jax.random.randint(order_key, (), 0, num_masks))
-        at = jnp.argsort(masks.order)  # which number stands at a place of the order
+        def one(inputs: tuple[PRNGKey, Cond]) -> Data:
+            key, cond = inputs
+            order_key, key = jax.random.split(key)
+            masks = masks_of(jax.random.randint(order_key, (), 0, num_masks))
+            step = functools.partial(causal.step, net, params, masks=masks)
+            empty = jnp.zeros((1, num_dims), jnp.int32)
+            state = causal.start(net, params, empty[:, 0], jax.tree.map(lambda leaf: leaf[None], cond), masks=masks)
+            return decode(step, conditional.sample, key, state, empty, 0)[0, masks.order]
 
-        def step(seen: Any, previous: Any, place: Any) -> tuple[Any, Any]:
-            before = seen.at[:, at[jnp.maximum(place - 1, 0)]].set(previous)  # 0 at the first place, and read by none
-            output = logits(params, before.reshape(num, *net.shape), cond, masks).reshape(num, num_dims, -1)
-            return before, output[:, at[place]]
-
-        empty = jnp.zeros((num, num_dims), jnp.int32)
-        x = decode(step, conditional.sample, key, empty, empty, 0)[:, masks.order].reshape(num, *net.shape)
-        return stored(x, net.num_levels)
+        x = jax.lax.map(one, (jax.random.split(key, num), cond))
+        return stored(x.reshape(num, *net.shape), net.num_levels)
 
     return Model(init=init, loss=loss, sample=sample, log_prob=log_prob)

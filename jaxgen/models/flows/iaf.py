@@ -26,7 +26,7 @@ def iaf(num_dims: int, *, num_layers: int = 5, features: Sequence[int] = (64, 64
 
     Returns:
         A `Model` of reals `[n, D]` with exact `log_prob`, `encode` and `decode`; its likelihoods, and so its training,
-        take D evaluations of each network, its samples one. Its `init` looks at the batch.
+        take D steps of each network one after the other, its samples one evaluation. Its `init` looks at the batch.
 
     Raises:
         ValueError: if there is no dimension or no layer.

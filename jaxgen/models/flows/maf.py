@@ -34,8 +34,8 @@ def maf(
             further still.
 
     Returns:
-        A `Model` of reals `[n, D]` with exact `log_prob`, `encode` and `decode`; sampling takes D evaluations of each
-        network. Its `init` looks at the batch.
+        A `Model` of reals `[n, D]` with exact `log_prob`, `encode` and `decode`; sampling takes D steps of each
+        network, as many products as one evaluation. Its `init` looks at the batch.
 
     Raises:
         ValueError: if there is no dimension or no layer, or the bound is not positive.

@@ -83,8 +83,8 @@ def neural_spline_flow_autoregressive(
         num_classes: number of labels, or width of the vectors, in `cond`; 0 ignores `cond`.
 
     Returns:
-        A `Model` of reals `[n, D]` with exact `log_prob`, `encode` and `decode`; sampling takes D evaluations of each
-        network. Its `init` looks at the batch.
+        A `Model` of reals `[n, D]` with exact `log_prob`, `encode` and `decode`; sampling takes D steps of each
+        network, as many products as one evaluation. Its `init` looks at the batch.
 
     Raises:
         ValueError: if there is no dimension or no layer, or a number is out of range.
