@@ -75,7 +75,7 @@ def trainers(data: Mixture, num_steps: int) -> dict[str, Trainer]:
         return resample(model, path, stepper=euler(), encoder=euler(), num_steps=num_steps)
 
     doubling = paths.log_normal_pairs(paths.doubling(num_steps, last=160))
-    tuning = {"pairs": paths.tuning_pairs(-(-num_steps // 8)), "weight": paths.inverse_variance_weight()}
+    tuning = {"pairs": paths.tuning_pairs(-(-num_steps // 8))}
     distilled = {"teacher": analytic(data, KARRAS), "pairs": paths.log_normal_pairs(80)}
     continuous = {"num_warmup_steps": num_steps // 4}
     halved = {"instant_share": 0.5, "times": paths.independent_times}

@@ -73,6 +73,6 @@ def _training(config: Config, net: Any, shape: Any, path: Path) -> tuple[Any, di
         return teachers.distilled(config.teacher), {"pairs": paths.log_normal_pairs(last), "teacher": teacher}
     if config.start:
         pairs = paths.tuning_pairs(-(-config.steps // config.num_stages))
-        return teachers.started(config.start), {"pairs": pairs, "weight": paths.inverse_variance_weight()}
+        return teachers.started(config.start), {"pairs": pairs}
     doubling = paths.doubling(config.steps, first=min(10, last), last=last)
     return None, {"pairs": paths.log_normal_pairs(doubling)}

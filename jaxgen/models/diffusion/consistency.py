@@ -13,7 +13,7 @@ the data in the mean, as the times come together: which times are compared is a 
 
     the paper's training      uniform_pairs(...), squared_distance, target_decay > 0
     improved training         log_normal_pairs(doubling(...)), pseudo_huber_distance(), inverse_gap_weight
-    easy consistency tuning   tuning_pairs(...), inverse_variance_weight(), from a diffusion model's parameters
+    easy consistency tuning   tuning_pairs(...), inverse_gap_weight, from a diffusion model's parameters
 
 Sampling takes one step, or noise is added again between several: `samplers.renoise`.
 
