@@ -189,7 +189,9 @@ def inverse_gap_weight(path: Path, t: Times, s: Times) -> Times:
 
 
 def inverse_variance_weight(*, sigma_data: float = 0.5) -> Callable[[Path, Any, Any], Any]:
-    """1 / n_t^2 + 1 / sigma_data^2, the weight of a denoiser's error in EDM.
+    """1 / n_t^2 + 1 / sigma_data^2, the weight of a denoiser's squared error in EDM.
+
+    On a distance that is not squared it leaves nearly all of the loss to the lowest noise: there, `inverse_gap_weight`.
 
     Source: https://arxiv.org/abs/2406.14548, section 3.3.
     """
