@@ -11,6 +11,7 @@ https://arxiv.org/abs/1810.01367.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -32,6 +33,7 @@ def ffjord(
     num_steps: int = 8,
     num_probes: int = 1,
     solver: Callable[..., Any] = ode.solve,
+    remat: bool = False,
 ) -> Model:
     """Builds a continuous normalising flow.
 
@@ -43,6 +45,8 @@ def ffjord(
             as many forward derivatives as x has dimensions.
         solver: `(field, y, grid) -> y`, of `log_prob`, samples, `encode` and `decode`; `adaptive.dormand_prince()`
             reads only the ends of the grid.
+        remat: compute each step of the loss and the `elbo` again for their gradient, which then takes the memory of one
+            step in place of all.
 
     Returns:
         A `Model` of reals `[n, *shape]` with `log_prob` by the exact divergence, exact up to the solver, and an `elbo`
@@ -68,6 +72,6 @@ def ffjord(
             probes = jax.random.rademacher(key, (num_probes, *x.shape), x.dtype)
             return ode.hutchinson_divergence(field, x, probes)
 
-        return along(estimate if num_probes else ode.exact_divergence, ode.solve)
+        return along(estimate if num_probes else ode.exact_divergence, partial(ode.solve, remat=remat))
 
     return flow(along(ode.exact_divergence, solver), shape, noisy=noisy)
