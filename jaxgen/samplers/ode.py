@@ -100,8 +100,7 @@ def solve(field: Callable[[Any, Any], Any], y: Any, grid: Float[Array, " num_tim
         y: the state at `grid[0]`.
         grid: times, in the order in which they are visited.
         remat: compute each step again when differentiating backward, which then remembers the states between steps and
-            what is inside of one step, in place of what is inside of all; exact, unlike the adjoint equation, and about
-            a third dearer.
+            what is inside of one step, in place of what is inside of all. Exact, unlike the adjoint equation.
 
     Returns:
         The state at `grid[-1]`.

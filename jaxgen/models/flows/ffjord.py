@@ -33,7 +33,7 @@ def ffjord(
     num_steps: int = 8,
     num_probes: int = 1,
     solver: Callable[..., Any] = ode.solve,
-    remat: bool = False,
+    remat: bool = True,
 ) -> Model:
     """Builds a continuous normalising flow.
 
