@@ -16,7 +16,7 @@ def test_the_picture_holds_the_mass_of_each_density(name):
     assert q.sum() * (2 * plane.LIMIT / plane.SIDE) ** 2 == pytest.approx(1, abs=0.01)
 
 
-def test_what_is_missed_is_the_divergence(monkeypatch):
+def test_what_is_missed_is_the_divergence():
     """A flow that is the density itself misses nothing; one shifted by the log of 2 everywhere misses that."""
     density = DENSITIES["rings"]()
     flow = real_nvp(2, num_layers=1, features=(4,))

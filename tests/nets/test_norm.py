@@ -15,10 +15,8 @@ def case(shape, *, scale=3.0, shift=2.0):
     return x, params
 
 
-@pytest.mark.parametrize(
-    ("shape", "num_groups"),
-    [((3, 5, 4, 12), 1), ((3, 5, 4, 12), 3), ((3, 5, 4, 12), 12), ((2, 7, 12), 3), ((4, 12), 3)],
-)
+@pytest.mark.parametrize("shape", [(3, 5, 4, 12), (2, 7, 12), (4, 12)])
+@pytest.mark.parametrize("num_groups", [1, 3, 12])
 def test_values_and_gradients_are_those_of_flax(shape, num_groups):
     x, params = case(shape)
     weights = jax.random.normal(jax.random.key(1), shape)
@@ -39,16 +37,8 @@ def test_parameters_have_the_names_and_values_of_flax():
 
 def test_a_constant_image_becomes_the_bias():
     _, params = case((1, 1, 1, 8))
-    y = GroupNorm(2).apply({"params": params}, jnp.full((2, 3, 3, 8), 10.0))
-    np.testing.assert_allclose(y, jnp.broadcast_to(params["bias"], y.shape), atol=1e-2)
-
-
-@pytest.mark.parametrize("power", [0, 1, 2])
-def test_a_mean_far_from_zero_costs_the_digits_that_the_docstring_says(power):
-    x, params = case((2, 16, 16, 8), scale=1.0, shift=0.0)
-    exact = GroupNorm(2).apply({"params": params}, x)
-    moved = GroupNorm(2).apply({"params": params}, x + 10.0**power)
-    assert jnp.abs(moved - exact).max() < 10.0 ** (2 * power - 5)
+    y = GroupNorm(2).apply({"params": params}, jnp.full((2, 3, 3, 8), 1e3))
+    np.testing.assert_allclose(y, jnp.broadcast_to(params["bias"], y.shape), atol=1e-3)
 
 
 def test_sums_of_halves_are_taken_in_float32():
