@@ -131,6 +131,8 @@ def _parsed_like(name: str, text: str, default: Any) -> Any:
 def check(directory: str | Path, config_name: str, config: Config) -> None:
     """Checks that a directory is free, or belongs to this config; touches nothing.
 
+    A field that the config did not have when the run began may have its default.
+
     Raises:
         UserError: if it belongs to another config (names the field and both values), or cannot be a run directory.
     """
@@ -146,6 +148,8 @@ def check(directory: str | Path, config_name: str, config: Config) -> None:
 def claim(directory: str | Path, config_name: str, config: Config) -> None:
     """Makes the run directory, if `check` lets it, and writes config.json.
 
+    A warning names what the config did not have when the run began.
+
     Args:
         directory: the run directory.
         config_name: MODEL_DATA.
@@ -155,10 +159,13 @@ def claim(directory: str | Path, config_name: str, config: Config) -> None:
         UserError: if it cannot be written, or belongs to another config.
     """
     check(directory, config_name, config)
-    directory = Path(directory)
+    directory, fields = Path(directory), dataclasses.asdict(config)
+    if (directory / "config.json").exists() and (added := fields.keys() - _read_config(directory)[1].keys()):
+        said = ", ".join(f"{field}={fields[field]!r}" for field in sorted(added))
+        print(f"warning: {directory} began without fields that {config_name} has now: {said}", file=sys.stderr)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        write_json(directory / "config.json", {"config": config_name, "fields": dataclasses.asdict(config)})
+        write_json(directory / "config.json", {"config": config_name, "fields": fields})
     except OSError as error:
         raise UserError(f"cannot write to --workdir {directory}: {error.strerror}") from error
 
@@ -216,7 +223,9 @@ def _check_same(directory: Path, config_name: str, config: Config) -> None:
         raise UserError(f"{directory} belongs to config {name}, not {config_name}: give another --workdir")
     new = json.loads(json.dumps(dataclasses.asdict(config)))
     free = {*FREE_FIELDS, *sampling_fields(config_name)}
-    for field in sorted(old.keys() | new.keys()):
+    defaults = json.loads(json.dumps({field.name: field.default for field in dataclasses.fields(config)}))
+    added = {field for field in new if field not in old and new[field] == defaults[field]}
+    for field in sorted(old.keys() | new.keys() - added):
         if field not in free and old.get(field) != new.get(field):
             values = f"{field}={old.get(field)!r}, not {field}={new.get(field)!r}"
             raise UserError(f"{directory} was trained with {values}: give another --workdir, or that value")

@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from experiments import cli, configs, data, train
+from experiments import cli, configs, data, runs, train
 from experiments.config import Config
+from experiments.errors import UserError
 
 
 def _command(argv, monkeypatch, capsys):
@@ -95,6 +96,22 @@ def test_a_workdir_of_other_fields_is_refused_untouched(flags, said, tmp_path, m
     assert (code, len(lines)) == (2, 1), lines
     assert [part for part in said if part not in lines[0]] == [], lines[0]
     assert {file: file.read_bytes() for file in (tmp_path / "run").iterdir()} == before
+
+
+def test_a_run_goes_on_with_the_defaults_of_fields_that_came_later(tmp_path, capsys):
+    """The config has a field that the run's config.json does not know: its default is taken, another value is not."""
+    _run_directory(tmp_path / "run")
+    path, cls = tmp_path / "run" / "config.json", configs.load("ppca_digits").Config
+    record = json.loads(path.read_text())
+    del record["fields"]["num_latents"]
+    path.write_text(json.dumps(record))
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="num_latents=None, not num_latents=3"):
+        runs.claim(tmp_path / "run", "ppca_digits", cls(data="digits", seed=0, num_latents=3))
+    assert path.read_bytes() == before
+    runs.claim(tmp_path / "run", "ppca_digits", cls(data="digits", seed=0))
+    assert f"num_latents={cls.num_latents}" in capsys.readouterr().err
+    assert json.loads(path.read_text())["fields"]["num_latents"] == cls.num_latents
 
 
 def test_workdirs_that_cannot_be_used(tmp_path, monkeypatch, capsys):
