@@ -18,6 +18,7 @@ from jaxgen.nets.attention import attend
 from jaxgen.nets.dense import Dense
 from jaxgen.nets.labels import known_or_too_large, needed
 from jaxgen.nets.norm import GroupNorm
+from jaxgen.nets.pairs import Conv
 from jaxgen.nets.time import fourier_features, time_features
 from jaxgen.nets.upsample import conv_of_doubled, doubled
 from jaxgen.types import Cond
@@ -170,7 +171,7 @@ def conv_of_resized(x: Image, channels: int, size: Size | None, *, smooth: bool,
     height, width = x.shape[1:3]
     if size == (2 * height, 2 * width) and not smooth:
         return nn.Conv(channels, (3, 3), dtype=dtype, conv_general_dilated=conv_of_doubled)(x)
-    return nn.Conv(channels, (3, 3), dtype=dtype)(x if size is None else resize(x, size, smooth=smooth))
+    return Conv(channels, (3, 3), dtype=dtype)(x if size is None else resize(x, size, smooth=smooth))
 
 
 class ResidualBlock(nn.Module):
@@ -200,7 +201,7 @@ class ResidualBlock(nn.Module):
             h = norm(h, self.style, self.dtype) * (1 + scale) + shift
         else:
             h = norm(h + change, self.style, self.dtype)
-        h = nn.Conv(self.channels, (3, 3), kernel_init=nn.initializers.zeros, dtype=self.dtype)(nn.silu(h))
+        h = Conv(self.channels, (3, 3), kernel_init=nn.initializers.zeros, dtype=self.dtype)(nn.silu(h))
         x = x if self.size is None else resize(x, self.size, smooth=smooth)
         if x.shape[-1] != self.channels or project:
             x = Dense(self.channels, dtype=self.dtype)(x)

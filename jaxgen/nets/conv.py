@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Shaped
 from jaxgen.nets.dense import Dense
 from jaxgen.nets.mlp import append_label
 from jaxgen.nets.norm import GroupNorm
+from jaxgen.nets.pairs import Conv
 from jaxgen.types import Cond
 
 __all__ = ["ConvDecoder", "ConvEncoder", "depth_to_space"]
@@ -141,5 +142,5 @@ class ConvDecoder(nn.Module):
         x = x.reshape(-1, *smallest)
         for out in widths[1:]:
             x = self.activation(_normalise(x, self.num_groups))
-            x = depth_to_space(nn.Conv(4 * out, (3, 3))(x))
+            x = depth_to_space(Conv(4 * out, (3, 3))(x))
         return x

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from jaxgen.nets.dense import Dense
 from jaxgen.nets.labels import known_or_too_large, needed
+from jaxgen.nets.pairs import Conv
 from jaxgen.types import Cond
 
 __all__ = ["ResNet"]
@@ -40,11 +41,11 @@ class ResNet(nn.Module):
         Raises:
             ValueError: if there are classes and no label.
         """
-        x = nn.Conv(self.features, (3, 3))(x)
+        x = Conv(self.features, (3, 3))(x)
         if self.num_classes:
             x = x + self._label_shift(cond)
         for _ in range(self.num_blocks):
-            hidden = nn.Conv(self.features, (3, 3))(nn.silu(nn.LayerNorm()(x)))
+            hidden = Conv(self.features, (3, 3))(nn.silu(nn.LayerNorm()(x)))
             x = x + Dense(self.features)(nn.silu(hidden))
         kernel_init = nn.initializers.zeros if self.zero_init else nn.initializers.lecun_normal()
         return Dense(self.out_channels, kernel_init=kernel_init)(nn.silu(nn.LayerNorm()(x)))
