@@ -49,6 +49,8 @@ def _seconds(call: Call, num: int) -> float:
 def compare(variants: dict[str, Call], *, repeats: int, seconds: float) -> dict[str, Measured]:
     """Measures variants of the same work in turns, so that what else the machine does strikes all of them.
 
+    A block of each that does not count comes first, while the memory that the process keeps still grows.
+
     Args:
         variants: name to call; the first call of each compiles. Memory is read in this order.
         repeats: number of blocks of each.
@@ -64,9 +66,11 @@ def compare(variants: dict[str, Call], *, repeats: int, seconds: float) -> dict[
         memory[name] = peak_host_bytes(), peak_device_bytes()
         sizes[name] = max(1, round(seconds / warm))
     rates: dict[str, list[float]] = {name: [] for name in variants}
-    for repeat in range(repeats):
+    for repeat in range(-1, repeats):
         for name in list(variants)[:: 1 if repeat % 2 else -1]:
-            rates[name].append(sizes[name] / _seconds(variants[name], sizes[name]))
+            rate = sizes[name] / _seconds(variants[name], sizes[name])
+            if repeat >= 0:
+                rates[name].append(rate)
     return {
         name: Measured(max(0.0, first[name] - 1 / statistics.median(rates[name])), rates[name], *memory[name])
         for name in variants

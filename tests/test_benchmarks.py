@@ -53,7 +53,20 @@ def test_variants_take_turns(monkeypatch):
     variants = {name: lambda name=name: order.append(name) or np.zeros(1) for name in "ab"}
     monkeypatch.setattr(measure.jax, "block_until_ready", lambda out: order.append("."))
     measure.compare(variants, repeats=2, seconds=0.0)
-    assert "".join(order) == "a.aa.b.bb." + "b.a." + "a.b."
+    assert "".join(order) == "a.aa.b.bb." + "a.b." + "b.a." + "a.b."
+
+
+def test_the_first_block_does_not_count(monkeypatch):
+    """A fourth call that takes ten times as long, as when the heap grows, is in no rate."""
+    clock, called = Clock(), []
+    monkeypatch.setattr(measure, "time", clock)
+    quick, slow = clock.call(0.0, 1.0), clock.call(0.0, 10.0)
+
+    def call():
+        called.append(None)
+        return slow() if len(called) == 4 else quick()
+
+    assert measure.compare({"a": call}, repeats=2, seconds=0.0)["a"].rates == [1.0, 1.0]
 
 
 def test_the_high_water_mark_rises_with_memory():
