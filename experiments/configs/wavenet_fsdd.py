@@ -104,6 +104,7 @@ def _net(config: Config, dataset: Dataset, num_outputs: int) -> WaveNet:
         dilations=tuple(2**i for i in range(config.cycle)) * config.cycles,
         num_classes=() if not config.conditional else many if text else (*many, 10),
         num_local=NUM_SYMBOLS if text else 0,
+        end=dataset.num_levels - 1 if text and not config.mixture else None,
     )
 
 

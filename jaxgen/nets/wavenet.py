@@ -93,9 +93,11 @@ class WaveNet(Causal):
         dilations: of each layer.
         num_classes: numbers of values of each label, `(10, 6)` for a digit and a speaker; none by default.
         num_local: channels of the slower sequence; 0 for none.
+        end: level that stands in all of the frames whose channel 0 is on, and in no frame before the last of the
+            others, where the slower sequence tells when the sound is over and outputs are logits; `None` elsewhere.
 
     Raises:
-        ValueError: if a dilation or size is below 1.
+        ValueError: if a dilation or size is below 1, or an end is given without a slower sequence or logits.
     """
 
     length: int
@@ -106,11 +108,17 @@ class WaveNet(Causal):
     dilations: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512) * 2
     num_classes: Sequence[int] = ()
     num_local: int = 0
+    end: int | None = None
 
     def __post_init__(self) -> None:
         sizes = (self.length, self.num_outputs, self.features, self.skip_features, *self.dilations, *self.num_classes)
         if min(sizes) < 1 or not self.dilations:
             raise ValueError(f"sizes and dilations of a WaveNet must be at least 1, got {sizes}")
+        if self.end is not None and not (self.num_local and 0 <= self.end < self.num_outputs):
+            raise ValueError(
+                f"an end needs a slower sequence and a logit, got end={self.end} with num_local={self.num_local} and "
+                f"num_outputs={self.num_outputs}"
+            )
         super().__post_init__()
 
     def context(self, cond: Cond) -> Any:
@@ -151,7 +159,7 @@ class WaveNet(Causal):
             )
             h, skip = h + changed, skip + skipped
         hidden = Dense(self.skip_features)(nn.relu(skip))
-        output = Dense(self.num_outputs)(nn.relu(hidden))
+        output = self._ended(Dense(self.num_outputs)(nn.relu(hidden)), context[1], position)
         return output if position is None else output[:, 0]
 
     def _condition(self, context: Any, num: int, position: Any) -> Any:
@@ -162,7 +170,21 @@ class WaveNet(Causal):
             label = known_or_too_large(labels.reshape(labels.shape[0], -1)[:, i], size)
             total = total + nn.Embed(size, self.features, name=f"label_{i}")(label)[:, None]
         if self.num_local:
-            where = jnp.arange(num) if position is None else position[None]
-            frames = sequence[:, where * sequence.shape[1] // self.length]
+            frames = sequence[:, self._frame(sequence, num, position)]
             total = total + Dense(self.features, name="local")(frames)
         return total
+
+    def _frame(self, sequence: Any, num: int, position: Any) -> Any:
+        """Number of the frame of each sample."""
+        where = jnp.arange(num) if position is None else position[None]
+        return where * sequence.shape[1] // self.length
+
+    def _ended(self, output: Any, sequence: Any, position: Any) -> Any:
+        """The logits, impossible levels out: all but the end where a sound is over, the end where it goes on."""
+        if self.end is None:
+            return output
+        over = jnp.pad(sequence[..., 0] > 0, ((0, 0), (0, 1)), constant_values=True)
+        frame = self._frame(sequence, output.shape[1], position)
+        is_end = jnp.arange(self.num_outputs) == self.end
+        impossible = jnp.where(over[:, frame, None], ~is_end, is_end & ~over[:, frame + 1, None])
+        return jnp.where(impossible, -jnp.inf, output)

@@ -64,6 +64,42 @@ def test_probabilities_sum_to_one(conditional):
     assert_sums_to_one(autoregressive(sound, (5,), conditional), parameters(sound, points[:1]), points)
 
 
+def spoken(length, frames, over):
+    """A network told when the sound is over, in which sample that is, and what it is told."""
+    sound = net(length, 4, 4, num_local=2, end=3)
+    told = jax.nn.one_hot((jnp.arange(frames) < over).astype(jnp.int32), 2)
+    return sound, lambda n: (None, jnp.tile(told, (n, 1, 1)))
+
+
+@pytest.mark.parametrize("over", [0, 1, 2, 3])
+def test_an_end_comes_when_it_is_told(over):
+    """Enumeration: all sounds of six samples whose ends stand in the last frame, of two, that is not over, or after."""
+    sound, told = spoken(6, 3, over)
+    points, params = every(4, 6), parameters(sound, jnp.zeros((1, 6), jnp.int32), told(1))
+    model = autoregressive(sound, (6,), categorical_conditional(4), end=3)
+    p = np.exp(jax.jit(model.log_prob)(params, points, told(len(points))))
+    ends = np.asarray(points) == 3
+    first = np.where(ends.any(1), ends.argmax(1), 6)
+    stays = np.array([row[n:].all() for row, n in zip(ends, first, strict=True)])
+    last = max(2 * (over - 1), 0)
+    np.testing.assert_array_equal(p > 0, stays & (last <= first) & (first <= 2 * over))
+    np.testing.assert_allclose(p.sum(), 1, rtol=1e-5)
+    gradient = jax.grad(lambda params: model.log_prob(params, points[p > 0], told(int((p > 0).sum()))).sum())(params)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_ends_when_decoded_are_those_of_the_full_pass():
+    sound, told = spoken(12, 6, 4)
+    x = jax.random.randint(KEY, (2, 12), 0, 3)
+    params = parameters(sound, x, told(2))
+    full = causal.outputs(sound, params, x, told(2))
+    model = autoregressive(sound, (12,), categorical_conditional(4), end=3)
+    drawn = np.asarray(model.sample(params, KEY, 200, told(200)))
+    first = (drawn == 3).argmax(1)
+    assert (np.isneginf(full).any(-1) == (np.arange(12) // 2 != 3)).all()
+    assert ((drawn == 3).any(1) & (first >= 6) & (first <= 8)).all()
+
+
 def test_mu_law_is_that_of_the_paper():
     """Against the formula in numpy, and there and back within half a level."""
     sound = np.linspace(-1, 1, 101)
@@ -83,3 +119,5 @@ def test_bad_input_is_named():
         sound.context(jnp.zeros(1, jnp.int32))
     with pytest.raises(ValueError, match=r"frames that divide the length 8, of 2 channels, got .* \(1, 3, 2\)"):
         net(8, 4, 4, num_local=2).context((None, jnp.zeros((1, 3, 2))))
+    with pytest.raises(ValueError, match=r"an end needs a slower sequence and a logit, got end=4 with num_local=2"):
+        net(8, 5, 4, num_local=2, end=4)
