@@ -18,9 +18,9 @@ from jaxgen.nets.attention import attend
 from jaxgen.nets.dense import Dense
 from jaxgen.nets.labels import known_or_too_large, needed
 from jaxgen.nets.norm import GroupNorm
-from jaxgen.nets.pairs import Conv
 from jaxgen.nets.time import fourier_features, time_features
 from jaxgen.nets.upsample import conv_of_doubled, doubled
+from jaxgen.nets.winograd import Conv
 from jaxgen.types import Cond
 
 __all__ = [

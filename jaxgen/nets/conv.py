@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Shaped
 from jaxgen.nets.dense import Dense
 from jaxgen.nets.mlp import append_label
 from jaxgen.nets.norm import GroupNorm
-from jaxgen.nets.pairs import Conv
+from jaxgen.nets.winograd import Conv
 from jaxgen.types import Cond
 
 __all__ = ["ConvDecoder", "ConvEncoder", "depth_to_space"]

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from jaxgen.nets.dense import Dense
 from jaxgen.nets.labels import known_or_too_large, needed
-from jaxgen.nets.pairs import Conv
+from jaxgen.nets.winograd import Conv
 from jaxgen.types import Cond
 
 __all__ = ["ResNet"]

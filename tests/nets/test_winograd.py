@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 
 from jaxgen.nets.blocks import ResidualBlock
-from jaxgen.nets.pairs import Conv, by_pairs
+from jaxgen.nets.winograd import Conv, by_pairs
 
 KERNEL = jax.random.normal(jax.random.key(1), (3, 3, 3, 2))
 

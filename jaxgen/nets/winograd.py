@@ -1,4 +1,4 @@
-r"""3x3 convolutions with a third fewer products on a CPU: 12 for two neighbouring pixels, where their sums have 18.
+r"""Winograd's 3x3 convolution for CPUs: 12 products for two neighbouring pixels, where their sums have 18.
 
 In a row, two pixels of the result see four of the image, d_0 .. d_3, through three weights k_0, k_1, k_2:
 
