@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,13 +12,13 @@ from experiments.errors import UserError
 
 __all__ = ["KEEP_MEMORY", "Peer", "check_positive", "named", "num_threads", "peer"]
 
-KEEP_MEMORY = ":".join(
-    [
-        os.environ.get("GLIBC_TUNABLES", ""),
-        "glibc.malloc.mmap_max=0:glibc.malloc.arena_max=1:glibc.malloc.trim_threshold=-1",
-    ]
-).strip(":")
-"""What `devices.keep_memory` sets here, for the peer: both keep freed memory."""
+KEEP_MEMORY = {
+    "GLIBC_TUNABLES": "glibc.malloc.mmap_max=0:glibc.malloc.arena_max=1:glibc.malloc.trim_threshold=-1",
+    "MALLOC_CONF": "dirty_decay_ms:-1,muzzy_decay_ms:-1",
+}
+"""What `devices.keep_memory` sets here, for the peer: both keep freed memory, by whichever allocator both have."""
+
+SEPARATORS = {"GLIBC_TUNABLES": ":", "MALLOC_CONF": ","}
 
 
 class Peer(NamedTuple):
@@ -57,7 +57,7 @@ def peer(python: str, module: str, sizes: dict[str, Any], *, kinds: Iterable[str
         UserError: if it cannot be started, or stops.
     """
     command = [python, "-m", f"benchmarks.{module}", json.dumps(sizes)]
-    environment = os.environ | {"GLIBC_TUNABLES": KEEP_MEMORY, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | _keeping(os.environ) | {"PYTHONPATH": str(Path(__file__).parents[1])}
     try:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     except OSError as error:
@@ -90,6 +90,14 @@ def peer(python: str, module: str, sizes: dict[str, Any], *, kinds: Iterable[str
         with contextlib.suppress(BrokenPipeError):
             told.close()
         process.wait()
+
+
+def _keeping(environment: Mapping[str, str]) -> dict[str, str]:
+    """The settings of `KEEP_MEMORY`, behind those that are there."""
+    return {
+        name: SEPARATORS[name].join(filter(None, [environment.get(name), setting]))
+        for name, setting in KEEP_MEMORY.items()
+    }
 
 
 def num_threads() -> int:

@@ -4,9 +4,9 @@
 
 PYTHON is the interpreter of an environment with torch and diffusers. Measured are a train step (of noise prediction),
 one forward pass, and samples by 50 steps of DDIM. Both networks must have the same number of parameters, and both
-processes keep the memory that is freed. With JAX_NUM_CPU_DEVICES=2 in the environment and `--parallel mesh` each half
-of a batch has a device of its own, where two cores share every operation otherwise. Last comes the price of our samples
-in forward passes, these two in turns.
+processes keep the memory that is freed, with jemalloc where that is preloaded (LD_PRELOAD). With JAX_NUM_CPU_DEVICES=2
+in the environment and `--parallel mesh` each half of a batch has a device of its own, where two cores share every
+operation otherwise. Last comes the price of our samples in forward passes, these two in turns.
 """
 
 import json

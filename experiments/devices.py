@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +43,41 @@ def setup() -> None:
 
 
 def keep_memory() -> bool:
-    """Has the C library keep the memory that is freed, for the next step to use; true if it knows how.
+    """Has the allocator keep the memory that is freed, for the next step to use; true if it knows how.
 
     XLA:CPU allocates what a step needs anew at every step. Given back in between, a gigabyte costs a quarter of a
-    million page faults each time, a fifth to a half of a training step (`benchmarks/README.md`).
+    million page faults each time, a fifth to a half of a training step (`benchmarks/README.md`). The GNU C library can
+    keep it in one heap for all threads only. jemalloc, where it is loaded in its place (`LD_PRELOAD`), keeps it for
+    each thread: what a core wrote last is then written again by the same core, not fetched from another's cache.
     """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    mallopt = ctypes.CDLL(None).mallopt
-    return all([mallopt(option, value) for option, value in MALLOC_OPTIONS.values()])
+    library = ctypes.CDLL(None)
+    if allocator() == "jemalloc":
+        return _never_decay(library.mallctl)
+    if allocator() == "glibc":
+        return all([library.mallopt(option, value) for option, value in MALLOC_OPTIONS.values()])
+    return False
+
+
+def allocator() -> str:
+    """Who allocates memory for this process: "jemalloc", "glibc" or "other"."""
+    if platform.system() != "Windows" and hasattr(ctypes.CDLL(None), "mallctl"):
+        return "jemalloc"
+    return "glibc" if platform.libc_ver()[0] == "glibc" else "other"
+
+
+def _never_decay(mallctl: Callable[..., int]) -> bool:
+    """Sets for all arenas of jemalloc, those to come included, that unused pages are not given back (mallctl(3))."""
+
+    def write(name: str, value: Any) -> bool:
+        return mallctl(name.encode(), None, None, ctypes.byref(value), ctypes.c_size_t(ctypes.sizeof(value))) == 0
+
+    num = ctypes.c_uint()
+    mallctl(b"arenas.narenas", ctypes.byref(num), ctypes.byref(ctypes.c_size_t(ctypes.sizeof(num))), None, 0)
+    decays, never = ("dirty_decay_ms", "muzzy_decay_ms"), ctypes.c_ssize_t(-1)
+    for decay in decays:
+        for arena in range(num.value):
+            write(f"arena.{arena}.{decay}", never)  # an arena that nobody has used yet refuses, and takes the default
+    return all([write(f"arenas.{decay}", never) for decay in decays])
 
 
 def _cache_dir() -> Path:
@@ -108,6 +135,7 @@ def environment() -> dict[str, Any]:
         "devices": jax.device_count(),
         "processes": jax.process_count(),
         "hardware": hardware(),
+        "allocator": allocator(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "compiler_options": compiler_options() or {},
     }
