@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
-from jaxgen.distributions import logistic_log_prob, logistic_mixture
+from jaxgen.distributions import categorical_conditional, logistic_log_prob, logistic_mixture, with_end
 
 KEY = jax.random.key(0)
 
@@ -75,7 +75,46 @@ def test_channels_come_in_their_order():
     assert by_output[[1, 2, 4, 5, 7]].min() > 1e-3
 
 
+def test_an_end_of_its_own():
+    """The end has scipy's sigmoid, the levels share the rest as before, and 50000 samples pass a chi-squared test."""
+    inner = logistic_mixture(5, 2)
+    density, output = with_end(inner), jax.random.normal(jax.random.key(2), (7,))
+    assert (density.num_levels, density.num_outputs) == (6, 7)
+    logs = np.asarray(density.log_prob(jnp.arange(6), jnp.tile(output, (6, 1))), np.float64)
+    np.testing.assert_allclose(np.exp(logs[5]), special.expit(output[0]), rtol=1e-5)
+    within = inner.log_prob(jnp.arange(5), jnp.tile(output[1:], (5, 1)))
+    np.testing.assert_allclose(logs[:5], np.log(special.expit(-output[0])) + within, rtol=1e-5)
+    x = np.asarray(density.sample(KEY, jnp.tile(output, (50_000, 1))))
+    p = np.exp(logs)
+    assert stats.chisquare(np.bincount(x, minlength=6), 50_000 * p / p.sum()).pvalue > 1e-3
+    assert np.isnan(density.log_prob(jnp.array([-1, 6]), jnp.tile(output, (2, 1)))).all()
+
+
+@pytest.mark.parametrize("inner", [logistic_mixture(5, 2), categorical_conditional(5)], ids=["mixture", "categorical"])
+def test_an_end_that_is_certain_or_impossible(inner):
+    """All of the mass, or none of it and the rest as before; and no gradient that is not finite."""
+    density, output = with_end(inner), jax.random.normal(KEY, (1 + inner.num_outputs,))
+    certain, impossible = jnp.array([True, False, False]), jnp.array([False, True, False])
+    every = jnp.tile(jnp.arange(6)[:, None], (1, 3))
+
+    def logs(output):
+        ended = density.ending(jnp.tile(output, (3, 1)), end=5, certain=certain, impossible=impossible)
+        return density.log_prob(every, jnp.tile(ended, (6, 1, 1)))
+
+    found = np.asarray(logs(output))
+    within = inner.log_prob(jnp.arange(5), jnp.tile(output[1:], (5, 1)))
+    np.testing.assert_array_equal(found[:, 0], [-np.inf] * 5 + [0])
+    np.testing.assert_allclose(found[:, 1], [*within, -np.inf], rtol=1e-5)
+    np.testing.assert_allclose(found[:, 2], density.log_prob(jnp.arange(6), jnp.tile(output, (6, 1))), rtol=1e-5)
+    finite = jax.grad(lambda output: jnp.where(np.isfinite(found), logs(output), 0).sum())(output)
+    assert np.isfinite(finite).all()
+
+
 def test_wrong_numbers_are_named():
+    with pytest.raises(ValueError, match="only tokens can have an end, not elements of 1 axes"):
+        with_end(logistic_mixture(4, 2, num_channels=3))
+    with pytest.raises(ValueError, match="the end of this density is 4, got 3"):
+        with_end(logistic_mixture(4, 2)).ending(jnp.zeros(7), end=3)
     with pytest.raises(ValueError, match="got 1, 2 and 1"):
         logistic_mixture(1, 2)
     with pytest.raises(ValueError, match="got 4, 0 and 3"):

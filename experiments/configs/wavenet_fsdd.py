@@ -11,6 +11,7 @@ two speakers that were held out. No number of the same protocol is published; RE
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -25,10 +26,10 @@ from experiments.data import Dataset, Split
 from experiments.data.audio import FRAME, NUM_SYMBOLS
 from experiments.errors import UserError
 from jaxgen.core import Model
-from jaxgen.distributions import Conditional, categorical_conditional, logistic_mixture
+from jaxgen.distributions import Conditional, categorical_conditional, logistic_mixture, with_end
 from jaxgen.models.autoregressive.autoregressive import autoregressive
 from jaxgen.nets import causal
-from jaxgen.nets.wavenet import WaveNet
+from jaxgen.nets.wavenet import WaveNet, ends
 from jaxgen.samplers import decode
 from jaxgen.types import Batch
 
@@ -66,7 +67,7 @@ class Config(config.Config):
     cycles: int = 2
     """Number of cycles; the receptive field is cycles * (2^cycle - 1) + 1 samples."""
     mixture: int = 0
-    """Components of a mixture of discretised logistics as the output; 0 for a categorical one."""
+    """Components of a mixture of discretised logistics as the output, beside the end; 0 for a categorical one."""
     temperature: float = 1.0
     """Temperature of samples of a categorical output."""
     recogniser: str = ""
@@ -80,10 +81,16 @@ def _conditional(config: Config, num_levels: int) -> Conditional:
     if config.mixture:
         if config.temperature != 1.0:
             raise UserError("--temperature is of categorical outputs: leave it at 1 with --mixture")
-        return logistic_mixture(num_levels, config.mixture, min_log_scale=-math.log(num_levels) - 1.5)
+        return with_end(logistic_mixture(num_levels - 1, config.mixture, min_log_scale=-math.log(num_levels) - 1.5))
     if num_levels > _MOST_LEVELS:
         raise UserError(f"a categorical output of {num_levels} levels is too large: pass --mixture 10")
     return categorical_conditional(num_levels, choose=decode.draw_from(decode.temperature(config.temperature)))
+
+
+def _ending(conditional: Conditional) -> Any:
+    """`ending` of the end, which is the last level."""
+    assert conditional.ending is not None
+    return functools.partial(conditional.ending, end=conditional.num_levels - 1)
 
 
 def _is_text(config: Config, dataset: Dataset) -> bool:
@@ -91,20 +98,20 @@ def _is_text(config: Config, dataset: Dataset) -> bool:
     return config.conditional and cond is not None and cond.ndim == 2
 
 
-def _net(config: Config, dataset: Dataset, num_outputs: int) -> WaveNet:
+def _net(config: Config, dataset: Dataset, conditional: Conditional) -> WaveNet:
     speakers = dataset.num_classes // 10
     many = (speakers,) if speakers > 1 else ()
     text = _is_text(config, dataset)
     return WaveNet(
         dataset.train.x.shape[1],
         dataset.num_levels,
-        num_outputs,
+        conditional.num_outputs,
         features=config.width,
         skip_features=config.skip_width,
         dilations=tuple(2**i for i in range(config.cycle)) * config.cycles,
         num_classes=() if not config.conditional else many if text else (*many, 10),
         num_local=NUM_SYMBOLS if text else 0,
-        end=dataset.num_levels - 1 if text and not config.mixture else None,
+        ending=_ending(conditional) if text else None,
     )
 
 
@@ -121,19 +128,24 @@ def _told(net: WaveNet, cond: Any) -> Any:
 def _windowed(config: Config, net: WaveNet, conditional: Conditional, end: int) -> Any:
     """The loss: nats of the samples that count in a window of each sound, over the samples of a window.
 
-    What follows an end is an end and costs nothing; but a mixture has to learn that.
+    What follows an end is an end and costs nothing. Where ends may be is told by the text of the whole sound, not by
+    what of it lies in the window.
     """
-    short = net.clone(length=config.window)
+    short, ending = net.clone(length=config.window, ending=None), _ending(conditional)
 
     def loss(params: Any, carry: Any, key: Any, batch: Batch) -> Any:
         x, counts, same = sounds.windows(
             key, batch.x.astype(jnp.int32), width=config.window, hop=FRAME, burn=config.burn, end=end
         )
         told = _told(net, batch.cond)
-        told = (told[0], same(told[1])) if net.num_local else told
-        terms = conditional.log_prob(x, causal.outputs(short, params, x, told))
-        if not config.mixture:
-            counts = counts & (jnp.arange(config.window) <= sounds.lengths(x, end)[:, None])
+        if net.num_local:
+            certain, impossible = (jnp.repeat(same(mask), FRAME, axis=1) for mask in ends(told[1]))
+            output = causal.outputs(short, params, x, (told[0], same(told[1])))
+            output = ending(output, certain=certain, impossible=impossible)
+        else:
+            output = causal.outputs(short, params, x, told)
+        counts = counts & (jnp.arange(config.window) <= sounds.lengths(x, end)[:, None])
+        terms = conditional.log_prob(x, output)
         nats = -jnp.where(counts, terms, 0).sum(-1).mean()
         samples = (counts & (x != end)).sum(-1).mean()
         return nats / config.window, (carry, {"bits_per_sample": nats / samples / np.log(2)})
@@ -143,7 +155,7 @@ def _windowed(config: Config, net: WaveNet, conditional: Conditional, end: int) 
 
 def _model(config: Config, net: WaveNet, conditional: Conditional, end: int) -> Model:
     """The model of whole sounds, trained on windows; its likelihood a few sounds at a time, for the memory's sake."""
-    whole = autoregressive(net, (net.length,), conditional, end=None if config.mixture else end)
+    whole = autoregressive(net, (net.length,), conditional, end=end)
     assert whole.log_prob is not None
     exact = whole.log_prob
 
@@ -213,7 +225,7 @@ def build(config: Config, dataset: Dataset) -> Experiment:
             f"{config.burn}"
         )
     conditional, end = _conditional(config, dataset.num_levels), dataset.num_levels - 1
-    net = _net(config, dataset, conditional.num_outputs)
+    net = _net(config, dataset, conditional)
     model = _model(config, net, conditional, end)
     numbers = {"bits per sample": _bits_per_sample(net, conditional, end)}
     if config.recogniser and config.conditional:

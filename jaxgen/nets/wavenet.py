@@ -17,20 +17,20 @@ https://arxiv.org/abs/1611.09482.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Integer, Num
+from jaxtyping import Array, Bool, Float, Integer, Num
 
 from jaxgen.nets.causal import Causal
 from jaxgen.nets.dense import Dense
 from jaxgen.nets.labels import known_or_too_large
 from jaxgen.types import Cond
 
-__all__ = ["DilatedConv", "WaveNet", "mu_law", "mu_law_inverse"]
+__all__ = ["DilatedConv", "WaveNet", "ends", "mu_law", "mu_law_inverse"]
 
 Sequences = Float[Array, "n t _"]
 
@@ -47,6 +47,15 @@ def mu_law_inverse(levels: Num[Array, "*shape"], num_levels: int = 256) -> Float
     mu = num_levels - 1
     companded = 2 * levels / mu - 1.0
     return jnp.sign(companded) * jnp.expm1(jnp.abs(companded) * math.log1p(mu)) / mu
+
+
+def ends(sequence: Float[Array, "n frames _"]) -> tuple[Bool[Array, "n frames"], Bool[Array, "n frames"]]:
+    """In which frames of a slower sequence an end is certain, and in which it is impossible: `ending` of `WaveNet`.
+
+    A sound is over where channel 0 is on, and goes on in all frames before the last of the others.
+    """
+    over = jnp.pad(sequence[..., 0] > 0, ((0, 0), (0, 1)), constant_values=True)
+    return over[:, :-1], ~over[:, 1:]
 
 
 class DilatedConv(nn.Module):
@@ -93,11 +102,11 @@ class WaveNet(Causal):
         dilations: of each layer.
         num_classes: numbers of values of each label, `(10, 6)` for a digit and a speaker; none by default.
         num_local: channels of the slower sequence; 0 for none.
-        end: level that stands in all of the frames whose channel 0 is on, and in no frame before the last of the
-            others, where the slower sequence tells when the sound is over and outputs are logits; `None` elsewhere.
+        ending: `conditional.ending` with its end bound, where the slower sequence tells when the sound is over, see
+            `ends`; `None` elsewhere.
 
     Raises:
-        ValueError: if a dilation or size is below 1, or an end is given without a slower sequence or logits.
+        ValueError: if a dilation or size is below 1, or an ending is given without a slower sequence.
     """
 
     length: int
@@ -108,17 +117,14 @@ class WaveNet(Causal):
     dilations: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512) * 2
     num_classes: Sequence[int] = ()
     num_local: int = 0
-    end: int | None = None
+    ending: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
         sizes = (self.length, self.num_outputs, self.features, self.skip_features, *self.dilations, *self.num_classes)
         if min(sizes) < 1 or not self.dilations:
             raise ValueError(f"sizes and dilations of a WaveNet must be at least 1, got {sizes}")
-        if self.end is not None and not (self.num_local and 0 <= self.end < self.num_outputs):
-            raise ValueError(
-                f"an end needs a slower sequence and a logit, got end={self.end} with num_local={self.num_local} and "
-                f"num_outputs={self.num_outputs}"
-            )
+        if self.ending is not None and not self.num_local:
+            raise ValueError("an ending needs a slower sequence that tells it, got num_local=0")
         super().__post_init__()
 
     def context(self, cond: Cond) -> Any:
@@ -159,7 +165,11 @@ class WaveNet(Causal):
             )
             h, skip = h + changed, skip + skipped
         hidden = Dense(self.skip_features)(nn.relu(skip))
-        output = self._ended(Dense(self.num_outputs)(nn.relu(hidden)), context[1], position)
+        output = Dense(self.num_outputs)(nn.relu(hidden))
+        if self.ending is not None:
+            frame = self._frame(context[1], output.shape[1], position)
+            certain, impossible = (mask[:, frame] for mask in ends(context[1]))
+            output = self.ending(output, certain=certain, impossible=impossible)
         return output if position is None else output[:, 0]
 
     def _condition(self, context: Any, num: int, position: Any) -> Any:
@@ -178,13 +188,3 @@ class WaveNet(Causal):
         """Number of the frame of each sample."""
         where = jnp.arange(num) if position is None else position[None]
         return where * sequence.shape[1] // self.length
-
-    def _ended(self, output: Any, sequence: Any, position: Any) -> Any:
-        """The logits, impossible levels out: all but the end where a sound is over, the end where it goes on."""
-        if self.end is None:
-            return output
-        over = jnp.pad(sequence[..., 0] > 0, ((0, 0), (0, 1)), constant_values=True)
-        frame = self._frame(sequence, output.shape[1], position)
-        is_end = jnp.arange(self.num_outputs) == self.end
-        impossible = jnp.where(over[:, frame, None], ~is_end, is_end & ~over[:, frame + 1, None])
-        return jnp.where(impossible, -jnp.inf, output)

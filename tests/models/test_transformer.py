@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxgen.distributions import categorical_conditional
+from jaxgen.distributions import categorical_conditional, logistic_mixture
 from jaxgen.models.autoregressive.autoregressive import autoregressive, complete
 from jaxgen.nets import causal
 from jaxgen.nets.transformer import GPT2, MODERN, Transformer
@@ -193,6 +193,8 @@ def test_bad_input_is_named():
         model.log_prob(params, jnp.zeros((1, 5)))
     with pytest.raises(ValueError, match="the end must be a level of 0 to 2, got 3"):
         autoregressive(ours, (5,), categorical_conditional(3), end=3)
+    with pytest.raises(ValueError, match="this density cannot tell an end, got end=2: see `distributions.with_end`"):
+        autoregressive(ours, (5,), logistic_mixture(3, 1), end=2)
     with pytest.raises(ValueError, match="width must be a multiple of 3 heads"):
         Transformer(3, (5,), width=8, num_heads=3)
     with pytest.raises(ValueError, match="num_levels must be at least 2, got 1"):

@@ -1,11 +1,13 @@
 """WaveNet against autodiff, enumeration and its own full pass."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen.distributions import categorical_conditional, logistic_mixture
+from jaxgen.distributions import categorical_conditional, categorical_ending, logistic_mixture, with_end
 from jaxgen.models.autoregressive.autoregressive import autoregressive
 from jaxgen.nets import causal
 from jaxgen.nets.wavenet import WaveNet, mu_law, mu_law_inverse
@@ -64,19 +66,25 @@ def test_probabilities_sum_to_one(conditional):
     assert_sums_to_one(autoregressive(sound, (5,), conditional), parameters(sound, points[:1]), points)
 
 
-def spoken(length, frames, over):
+TOLD = pytest.mark.parametrize(
+    "conditional", [categorical_conditional(4), with_end(logistic_mixture(3, 2))], ids=["mu_law", "mixture"]
+)
+
+
+def spoken(conditional, length, frames, over):
     """A network told when the sound is over, in which sample that is, and what it is told."""
-    sound = net(length, 4, 4, num_local=2, end=3)
+    sound = net(length, 4, conditional.num_outputs, num_local=2, ending=functools.partial(conditional.ending, end=3))
     told = jax.nn.one_hot((jnp.arange(frames) < over).astype(jnp.int32), 2)
     return sound, lambda n: (None, jnp.tile(told, (n, 1, 1)))
 
 
+@TOLD
 @pytest.mark.parametrize("over", [0, 1, 2, 3])
-def test_an_end_comes_when_it_is_told(over):
+def test_an_end_comes_when_it_is_told(over, conditional):
     """Enumeration: all sounds of six samples whose ends stand in the last frame, of two, that is not over, or after."""
-    sound, told = spoken(6, 3, over)
+    sound, told = spoken(conditional, 6, 3, over)
     points, params = every(4, 6), parameters(sound, jnp.zeros((1, 6), jnp.int32), told(1))
-    model = autoregressive(sound, (6,), categorical_conditional(4), end=3)
+    model = autoregressive(sound, (6,), conditional, end=3)
     p = np.exp(jax.jit(model.log_prob)(params, points, told(len(points))))
     ends = np.asarray(points) == 3
     first = np.where(ends.any(1), ends.argmax(1), 6)
@@ -88,15 +96,16 @@ def test_an_end_comes_when_it_is_told(over):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
-def test_ends_when_decoded_are_those_of_the_full_pass():
-    sound, told = spoken(12, 6, 4)
+@TOLD
+def test_ends_when_decoded_are_those_of_the_full_pass(conditional):
+    sound, told = spoken(conditional, 12, 6, 4)
     x = jax.random.randint(KEY, (2, 12), 0, 3)
     params = parameters(sound, x, told(2))
     full = causal.outputs(sound, params, x, told(2))
-    model = autoregressive(sound, (12,), categorical_conditional(4), end=3)
+    model = autoregressive(sound, (12,), conditional, end=3)
     drawn = np.asarray(model.sample(params, KEY, 200, told(200)))
     first = (drawn == 3).argmax(1)
-    assert (np.isneginf(full).any(-1) == (np.arange(12) // 2 != 3)).all()
+    assert (np.isinf(full).any(-1) == (np.arange(12) // 2 != 3)).all()
     assert ((drawn == 3).any(1) & (first >= 6) & (first <= 8)).all()
 
 
@@ -119,5 +128,5 @@ def test_bad_input_is_named():
         sound.context(jnp.zeros(1, jnp.int32))
     with pytest.raises(ValueError, match=r"frames that divide the length 8, of 2 channels, got .* \(1, 3, 2\)"):
         net(8, 4, 4, num_local=2).context((None, jnp.zeros((1, 3, 2))))
-    with pytest.raises(ValueError, match=r"an end needs a slower sequence and a logit, got end=4 with num_local=2"):
-        net(8, 5, 4, num_local=2, end=4)
+    with pytest.raises(ValueError, match=r"an ending needs a slower sequence that tells it, got num_local=0"):
+        net(8, 4, 4, ending=categorical_ending)

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxgen.core import Model
-from jaxgen.distributions import Conditional, check_levels, stored, sum_event, tokens
+from jaxgen.distributions import Conditional, categorical_ending, check_levels, stored, sum_event, tokens
 from jaxgen.nets import causal
 from jaxgen.nets.causal import Causal
 from jaxgen.samplers import beam, decode
@@ -43,20 +43,23 @@ def _split(shape: Sequence[int], conditional: Conditional) -> tuple[int, tuple[i
     return math.prod(shape[:num_axes]), tuple(shape[num_axes:])
 
 
-def _ended(logits: Any, previous: Any, end: int | None) -> Any:
-    """(4): all the mass on the end token where the token before is one."""
-    if end is None:
-        return logits
-    only_end = jnp.where(jnp.arange(logits.shape[-1]) == end, 0.0, -jnp.inf)
-    return jnp.where((previous == end)[..., None], only_end, logits)
+def stepwise(
+    net: Causal, params: Params, *, end: int | None = None, ending: Callable[..., Any] | None = categorical_ending
+) -> Callable[..., Any]:
+    """The step of `samplers.decode` for a network with (4): `(state, previous, position) -> (state, output)`.
 
-
-def stepwise(net: Causal, params: Params, *, end: int | None = None) -> Callable[..., Any]:
-    """The step of `samplers.decode` for a network with (4): `(state, previous, position) -> (state, output)`."""
+    Args:
+        net: the network.
+        params: its parameters.
+        end: the end token, if there is one.
+        ending: that of the `Conditional`; by default outputs are logits.
+    """
 
     def step(state: Any, previous: Any, position: Any) -> tuple[Any, Any]:
         state, output = causal.step(net, params, state, previous, position)
-        return state, _ended(output, jnp.where(position == 0, -1, previous), end)
+        if end is not None and ending is not None:
+            output = ending(output, end=end, certain=(previous == end) & (position > 0))
+        return state, output
 
     return step
 
@@ -88,7 +91,8 @@ def complete(
             raise ValueError(f"a context of {length} positions cannot hold a prompt of {given.shape[1]}")
         rest = jnp.zeros((given.shape[0], length - given.shape[1], *element), jnp.int32)
         state = causal.start(net, params, jnp.zeros((given.shape[0], *element), jnp.int32), cond)
-        step, padded = stepwise(net, params, end=end), jnp.concatenate([given, rest], 1)
+        step = stepwise(net, params, end=end, ending=conditional.ending)
+        padded = jnp.concatenate([given, rest], 1)
         x = decode.decode(step, conditional.sample, key, state, padded, given.shape[1])
         x = x.reshape(-1, *shape)
         return stored(x, conditional.num_levels)
@@ -139,28 +143,30 @@ def autoregressive(net: Causal, shape: Sequence[int], conditional: Conditional, 
         shape: shape of one example, elements in the order of its axes; the last `conditional.event_ndim` axes are
             those of one element.
         conditional: the density of an element given the output, such as `categorical_conditional(num_levels)`.
-        end: the token after which there are only end tokens, if there is one; for categorical elements.
+        end: the token after which there are only end tokens, if there is one; the conditional must know `ending`.
 
     Returns:
         A `Model` of integers `[n, *shape]` with `log_prob`, exact, in nats; its `loss` is the mean negative `log_prob`.
         Samples are `uint8`, or `int32` for more than 256 levels.
 
     Raises:
-        ValueError: if the shape has too few axes, or the end is no level; when called, if the data is not of an integer
-            type, has another shape or levels that there are not.
+        ValueError: if the shape has too few axes, the end is no level, or the conditional has no end; when called, if
+            the data is not of an integer type, has another shape or levels that there are not.
 
     Source: Pixel Recurrent Neural Networks, https://arxiv.org/abs/1601.06759.
     """
     _, element = _split(shape, conditional)
     if end is not None and not 0 <= end < conditional.num_levels:
         raise ValueError(f"the end must be a level of 0 to {conditional.num_levels - 1}, got {end}")
+    if end is not None and conditional.ending is None:
+        raise ValueError(f"this density cannot tell an end, got end={end}: see `distributions.with_end`")
 
     def terms(params: Params, key: PRNGKey | None, x: Data, cond: Cond) -> PerExample:
         x = tokens(x, "autoregressive")
         output = causal.outputs(net, params, x, cond, key)
-        if end is not None:
-            before = jnp.concatenate([jnp.full_like(x[:, :1], -1), x[:, :-1]], 1)
-            output = _ended(output, before, end)
+        if end is not None and conditional.ending is not None:
+            after = jnp.pad(x[:, :-1] == end, ((0, 0), (1, 0)))
+            output = conditional.ending(output, end=end, certain=after)
         return sum_event(conditional.log_prob(x, output))
 
     def init(key: PRNGKey, batch: Batch) -> tuple[Params, Carry]:
