@@ -12,6 +12,7 @@ from flax import linen as nn
 from jaxgen import bijections as b
 from jaxgen.distributions import categorical_conditional, categorical_log_prob, logistic_mixture
 from jaxgen.models.autoregressive.autoregressive import autoregressive
+from jaxgen.models.flows.glow import glow
 from jaxgen.models.flows.real_nvp import real_nvp_image
 from jaxgen.nets import causal
 from jaxgen.nets.made import MADE
@@ -87,6 +88,26 @@ def test_images_of_other_sides_than_those_of_the_flow_are_refused(side, message)
     params = jax.eval_shape(lambda: model.init(KEY, Batch(jnp.zeros((2, 4, 4, 1))))[0])
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(model.log_prob, params, jax.ShapeDtypeStruct((2, side, side, 1), jnp.float32))
+
+
+@pytest.mark.parametrize(("value", "said"), [(1.5, "1.5"), (-0.25, "-0.25"), (float("nan"), "nan")])
+def test_values_outside_of_the_interval_are_named_where_they_are_known(value, said):
+    """By the logit, and so by every flow of images in [0, 1]; compiled, they have no density."""
+    x = jnp.full((1, 4, 4, 1), 0.5).at[0, 1, 2, 0].set(value)
+    model = glow((4, 4, 1), num_scales=1, num_steps=1, features=4)
+    params = jax.jit(lambda: model.init(KEY, Batch(jax.random.uniform(KEY, (8, 4, 4, 1))))[0])()
+    for refused in (lambda: b.logit().forward_and_log_det({}, x), lambda: model.log_prob(params, x)):
+        with pytest.raises(ValueError, match=rf"the logit is of values in \[0, 1\], got {said}"):
+            refused()
+    assert np.isnan(jax.jit(lambda x: b.logit(0.0).forward_and_log_det({}, x)[1])(x)).all()
+
+
+@pytest.mark.parametrize("value", [0.5, float("nan"), float("inf")], ids=["constant", "nan", "inf"])
+def test_a_channel_that_no_scale_normalises_is_named(value):
+    """It would start a flow that is not invertible, or one of NaN."""
+    x = jax.random.normal(KEY, (8, 3)).at[:, 1].set(value)
+    with pytest.raises(ValueError, match="got channel 1 of the first batch, whose largest value is (0|nan) above"):
+        b.actnorm().init(KEY, x)
 
 
 class Scaled(nn.Module):

@@ -1,6 +1,8 @@
 """A learned shift and scale of each channel, which starts from the data."""
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxgen.bijections.base import Bijection, zero_log_det
 from jaxgen.types import Cond, Data, Params, PerExample, PRNGKey
@@ -8,17 +10,37 @@ from jaxgen.types import Cond, Data, Params, PerExample, PRNGKey
 __all__ = ["actnorm"]
 
 
+def _check_channels(x: Data) -> None:
+    if isinstance(x, jax.core.Tracer):
+        return
+    rows = np.asarray(x).reshape(-1, x.shape[-1])
+    with np.errstate(invalid="ignore"):
+        spread = np.ptp(rows, axis=0)
+    varies = np.isfinite(spread) & (spread > 0)
+    if not varies.all():
+        channel = int(np.argmin(varies))
+        raise ValueError(
+            f"activation normalisation needs channels that vary and are finite, got channel {channel} of the first "
+            f"batch, whose largest value is {spread[channel]:g} above its least"
+        )
+
+
 def actnorm() -> Bijection:
     """Learned shift and scale of each channel (index of the last axis): z = (x - mean) exp(-log_scale).
 
     log_det = -(number of elements per channel) sum_c log_scale_c. It starts from the data: mean and standard deviation
-    of every channel of the first batch, so that z has mean 0 and variance 1.
+    of every channel of the first batch, so that z has mean 0 and variance 1 (of a variance below 1e-6, less).
+
+    Raises:
+        ValueError: from `init`, where the batch is not traced and a channel is constant or not finite: no scale gives
+            it variance 1. A constant channel under `jax.jit` is divided by 1e-3.
 
     Source: Glow: Generative Flow with Invertible 1x1 Convolutions, https://arxiv.org/abs/1807.03039.
     """
 
     def init(key: PRNGKey, x: Data, cond: Cond = None) -> Params:
         del key, cond
+        _check_channels(x)
         axes = tuple(range(x.ndim - 1))
         return {"mean": x.mean(axes), "log_scale": 0.5 * jnp.log(x.var(axes) + 1e-6)}
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int
 
 from jaxgen.bijections.base import Bijection, invert, no_params, zero_log_det
@@ -67,13 +68,13 @@ def logit(alpha: float = 0.05) -> Bijection:
 
     log_det = sum_d ln(1 - 2 alpha) - ln(p (1 - p)), and -ln(p (1 - p)) = softplus(z) + softplus(-z) serves both
     directions. The inverse of a z far out lies outside [0, 1], by alpha / (1 - 2 alpha) at most. Where p is 0 or 1, z
-    and log_det are infinite; where it is outside [0, 1] they are NaN, since values cannot be refused under `jax.jit`.
+    and log_det are infinite; where x is outside [0, 1] they are NaN under `jax.jit`, which cannot refuse values.
 
     Args:
         alpha: keeps x = 0 and x = 1 from infinity, 0 <= alpha < 0.5 (with 0, x must lie inside the open interval).
 
     Raises:
-        ValueError: if alpha is out of range.
+        ValueError: if alpha is out of range; when called, if a value that is not traced is outside [0, 1].
 
     Source: Density estimation using Real NVP, section 4.1, https://arxiv.org/abs/1605.08803.
     """
@@ -87,6 +88,7 @@ def logit(alpha: float = 0.05) -> Bijection:
 
     def forward_and_log_det(params: Params, x: Data, cond: Cond = None) -> Result:
         del params, cond
+        _check_unit(x)
         z = jnp.log(alpha + width * x) - jnp.log(alpha + width * (1 - x))
         return z, log_det(z)
 
@@ -95,6 +97,16 @@ def logit(alpha: float = 0.05) -> Bijection:
         return (jax.nn.sigmoid(z) - alpha) / width, -log_det(z)
 
     return Bijection(no_params, forward_and_log_det, inverse_and_log_det)
+
+
+def _check_unit(x: Data) -> None:
+    """Checks values in [0, 1]; those that are traced pass, as in `distributions.check_levels`."""
+    if isinstance(x, jax.core.Tracer) or x.size == 0:
+        return
+    values = np.asarray(x)
+    for value in (float(values.min()), float(values.max())):
+        if not 0 <= value <= 1:
+            raise ValueError(f"the logit is of values in [0, 1], got {value:g}")
 
 
 def sigmoid() -> Bijection:

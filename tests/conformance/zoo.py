@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import optax
 
 from jaxgen import paths
-from jaxgen.bijections import logit, reshape
+from jaxgen.bijections import logit, rational_quadratic_spline, reshape
 from jaxgen.core import Model
 from jaxgen.distributions import (
     bernoulli_likelihood,
     categorical_conditional,
     logistic_mixture,
     normal_likelihood,
+    with_end,
 )
 from jaxgen.models.adversarial.gan import gan, two_player_optimizer
 from jaxgen.models.autoencoders.vae import vae
@@ -47,7 +48,7 @@ from jaxgen.nets.pixel_cnn_plus import PixelCNNPlus
 from jaxgen.nets.pixel_rnn import PixelRNN
 from jaxgen.nets.time import TimeMLP, slow_features
 from jaxgen.nets.tokens import TokenNet
-from jaxgen.nets.transformer import MODERN, Transformer
+from jaxgen.nets.transformer import GPT2, MODERN, Transformer
 from jaxgen.nets.translator import Translator
 from jaxgen.nets.wavenet import WaveNet
 from jaxgen.paths import transitions
@@ -140,6 +141,7 @@ def levels(num_levels: int, *shape: int) -> Batch:
 
 
 TOKENS, IMAGES, MIXTURE = categorical_conditional(3), (2, 2, 1), logistic_mixture(4, 2, num_channels=2)
+MIXTURE_AND_END = with_end(logistic_mixture(2, 2))
 PLAYERS = two_player_optimizer(adam(1e-2), adam(1e-2))
 PATH = paths.variance_preserving(t_min=1e-3)
 
@@ -161,10 +163,20 @@ ENTRIES = [
     ),
     Entry(
         "real_nvp_image",
-        dequantize(real_nvp_image((4, 4, 1), num_scales=1, num_layers=1, features=4, num_blocks=1), 4),
+        dequantize(
+            real_nvp_image((4, 4, 1), num_scales=1, num_layers=1, features=4, num_blocks=1, num_classes=NUM_CLASSES),
+            4,
+        ),
         levels(4, 4, 4, 1),
+        conditional=True,
     ),
-    Entry("nice", nice(2, num_layers=2, features=(8,)), real(2), support=grid(12, 241)),
+    Entry(
+        "nice",
+        nice(2, num_layers=2, features=(8,), num_classes=NUM_CLASSES),
+        real(2),
+        conditional=True,
+        support=grid(12, 241),
+    ),
     Entry(
         "maf",
         maf(2, num_layers=2, features=(8,), num_classes=NUM_CLASSES),
@@ -172,7 +184,13 @@ ENTRIES = [
         conditional=True,
         support=grid(12, 241),
     ),
-    Entry("iaf", iaf(2, num_layers=2, features=(8,)), real(2), support=grid(12, 241)),
+    Entry(
+        "iaf",
+        iaf(2, num_layers=2, features=(8,), num_classes=NUM_CLASSES),
+        real(2),
+        conditional=True,
+        support=grid(12, 241),
+    ),
     Entry(
         "neural_spline_flow",
         neural_spline_flow(2, num_layers=2, features=(8,), num_bins=4, num_classes=NUM_CLASSES),
@@ -182,8 +200,9 @@ ENTRIES = [
     ),
     Entry(
         "neural_spline_flow_autoregressive",
-        neural_spline_flow_autoregressive(2, num_layers=1, features=(8,), num_bins=4),
+        neural_spline_flow_autoregressive(2, num_layers=1, features=(8,), num_bins=4, num_classes=NUM_CLASSES),
         real(2),
+        conditional=True,
         support=grid(12, 241),
     ),
     Entry(
@@ -195,8 +214,9 @@ ENTRIES = [
     ),
     Entry(
         "residual_flow",
-        residual_flow(2, num_layers=2, features=(8,), num_inverse_iterations=40),
+        residual_flow(2, num_layers=2, features=(8,), num_classes=NUM_CLASSES, num_inverse_iterations=40),
         real(2),
+        conditional=True,
         support=grid(12, 241),
     ),
     Entry(
@@ -204,6 +224,11 @@ ENTRIES = [
         glow((4, 4, 1), num_scales=1, num_steps=1, features=4, num_classes=NUM_CLASSES),
         unit(4, 4, 1),
         conditional=True,
+    ),
+    Entry(
+        "glow_spline",
+        glow((2, 2, 1), num_scales=1, num_steps=1, features=4, elementwise=rational_quadratic_spline(4)),
+        unit(2, 2, 1),
     ),
     Entry(
         "variational_dequantize",
@@ -320,9 +345,17 @@ ENTRIES = [
         support=every(3, 3),
     ),
     Entry(
+        "transformer_gpt2",
+        autoregressive(Transformer(3, (3,), 8, 1, 2, NUM_CLASSES, GPT2), (3,), TOKENS),
+        levels(3, 3),
+        conditional=True,
+        support=every(3, 3),
+    ),
+    Entry(
         "image_transformer",
-        autoregressive(Transformer(3, IMAGES, 8, 1, 2), IMAGES, TOKENS),
+        autoregressive(Transformer(3, IMAGES, 8, 1, 2, NUM_CLASSES), IMAGES, TOKENS),
         levels(3, *IMAGES),
+        conditional=True,
         support=every(3, *IMAGES),
     ),
     Entry(
@@ -333,7 +366,11 @@ ENTRIES = [
         conditional=True,
     ),
     Entry(
-        "made", autoregressive(MADE(3, (16,), IMAGES), IMAGES, TOKENS), levels(3, *IMAGES), support=every(3, *IMAGES)
+        "made",
+        autoregressive(MADE(3, (16,), IMAGES, NUM_CLASSES), IMAGES, TOKENS),
+        levels(3, *IMAGES),
+        conditional=True,
+        support=every(3, *IMAGES),
     ),
     Entry(
         "made_ensemble",
@@ -361,9 +398,17 @@ ENTRIES = [
     ),
     Entry(
         "pixel_rnn",
-        autoregressive(PixelRNN((1, 2, 2), 3, 4, 1, 3), (1, 2, 2), TOKENS),
+        autoregressive(PixelRNN((1, 2, 2), 3, 4, 1, 3, num_classes=NUM_CLASSES), (1, 2, 2), TOKENS),
         levels(3, 1, 2, 2),
+        conditional=True,
         support=every(3, 1, 2, 2),
+    ),
+    Entry(
+        "pixel_rnn_rows",
+        autoregressive(PixelRNN((2, 2, 1), 3, 4, 1, 3, diagonal=False, num_classes=NUM_CLASSES), (2, 2, 1), TOKENS),
+        levels(3, 2, 2, 1),
+        conditional=True,
+        support=every(3, 2, 2, 1),
     ),
     Entry(
         "pixel_cnn_plus",
@@ -379,6 +424,13 @@ ENTRIES = [
         levels(3, 4),
         adam(0.05),
         conditional=True,
+        support=every(3, 4),
+    ),
+    Entry(
+        "wavenet_mixture",
+        autoregressive(WaveNet(4, 3, MIXTURE_AND_END.num_outputs, 4, 4, (1, 2)), (4,), MIXTURE_AND_END),
+        levels(3, 4),
+        adam(0.05),
         support=every(3, 4),
     ),
 ]

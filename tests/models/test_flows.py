@@ -18,6 +18,7 @@ from jaxgen.models.flows.iaf import iaf
 from jaxgen.models.flows.maf import maf
 from jaxgen.models.flows.neural_spline_flow import neural_spline_flow, neural_spline_flow_autoregressive
 from jaxgen.models.flows.nice import nice
+from jaxgen.models.flows.real_nvp import real_nvp
 from jaxgen.models.flows.residual_flow import residual_flow
 from jaxgen.nets.time import TimeMLP, slow_features
 from jaxgen.samplers.adaptive import dormand_prince
@@ -29,6 +30,7 @@ NUM_CLASSES = 2
 SMALL = {"num_layers": 2, "features": (8,), "num_classes": NUM_CLASSES}
 NET = TimeMLP((8,), NUM_CLASSES, 4, embed=slow_features)
 MODELS = {
+    "real_nvp": real_nvp(3, **SMALL),
     "nice": nice(3, **SMALL),
     "maf": maf(3, **SMALL),
     "iaf": iaf(3, **SMALL),
@@ -154,8 +156,8 @@ def test_a_flow_of_one_dimension_has_the_density_of_its_derivative():
         (lambda: neural_spline_flow_autoregressive(2, num_bins=0), "got 0"),
         (lambda: ffjord(NET, (2,), num_steps=0), "got 0"),
         (lambda: residual_flow(2, limit=1.0), "1.0"),
-        (lambda: maf(2, num_classes=2).init(KEY, Batch(jnp.ones((2, 2)), jnp.ones((2, 3)))), "width 2"),
-        (lambda: maf(2, num_classes=2).init(KEY, Batch(jnp.ones((2, 2)))), "cond=None"),
+        (lambda: maf(2, num_classes=2).init(KEY, Batch(jnp.eye(2), jnp.ones((2, 3)))), "width 2"),
+        (lambda: maf(2, num_classes=2).init(KEY, Batch(jnp.eye(2))), "cond=None"),
     ],
 )
 def test_bad_values_are_named(build, message):

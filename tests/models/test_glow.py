@@ -20,11 +20,12 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_density_of_images_is_that_of_the_jacobian_by_autodiff(name):
+@pytest.mark.parametrize(("name", "given"), [("affine", "labels"), ("affine", "vectors"), ("spline", "labels")])
+def test_density_of_images_is_that_of_the_jacobian_by_autodiff(name, given):
     """Logit, steps of two scales, the learned prior and the factoring-out; decoded latents are the images to 1e-4."""
     model, side = MODELS[name], {"affine": 4, "spline": 2}[name]
-    x, cond = jax.random.uniform(KEY, (4, side, side, 1)), jnp.arange(4) % NUM_CLASSES
+    x = jax.random.uniform(KEY, (4, side, side, 1))
+    cond = jnp.arange(4) % NUM_CLASSES if given == "labels" else jax.random.normal(KEY, (4, NUM_CLASSES))
     params = jax.jit(lambda: perturbed(model.init(jax.random.key(1), Batch(x, cond))[0], 0.2))()
 
     def encode(x):
@@ -41,6 +42,8 @@ def test_density_of_images_is_that_of_the_jacobian_by_autodiff(name):
     expected = stats.norm.logpdf(z).sum() + np.linalg.slogdet(np.asarray(jacobian, np.float64))[1]
     np.testing.assert_allclose(log_prob, expected, rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(decoded, x[:1], atol=1e-4)
+    other = jax.jit(model.log_prob)(params, x[:1], cond[1:2])
+    assert np.abs(other - log_prob).max() > 1e-3
 
 
 def test_a_fresh_glow_standardises_its_first_batch():

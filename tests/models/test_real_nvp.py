@@ -102,10 +102,12 @@ def test_training_reaches_the_entropy_of_a_banana():
     assert entropy - 0.02 < train() < entropy + 0.05
 
 
-@pytest.fixture(scope="module")
-def images():
+@pytest.fixture(scope="module", params=["labels", "vectors"])
+def images(request):
     model = real_nvp_image((4, 4, 1), num_layers=2, features=4, num_blocks=1, num_classes=NUM_CLASSES)
     x, cond = jax.random.uniform(KEY, (4, 4, 4, 1)), jnp.arange(4) % NUM_CLASSES
+    if request.param == "vectors":
+        cond = jax.random.normal(KEY, (4, NUM_CLASSES))
     return model, perturbed(model, x, cond), x, cond
 
 

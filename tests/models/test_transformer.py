@@ -1,5 +1,6 @@
 """Transformers against autodiff, enumeration, their own full pass, and GPT-2 and Llama of the transformers library."""
 
+import math
 import pathlib
 
 import jax
@@ -121,9 +122,14 @@ def test_cached_equals_full_of_images():
 
 
 @styles
-def test_causal_by_autodiff(style):
-    """The Jacobian of the last features by the vectors of the tokens before is strictly triangular, and full below."""
-    positions, text = jnp.arange(5), net(style).clone(num_tokens=5)  # each position has a token of its own
+@pytest.mark.parametrize("shape", [(5,), (2, 3, 2)], ids=["text", "image"])
+def test_causal_by_autodiff(style, shape):
+    """The Jacobian of the last features by the vectors of the tokens before is strictly triangular, and full below.
+
+    Of an image the order is that of rows, columns and channels.
+    """
+    num = math.prod(shape)  # each position has a token of its own
+    positions, text = jnp.arange(num).reshape(shape), net(style, shape).clone(num_tokens=num)
     params = parameters(text, positions[None])
 
     def features(table):

@@ -56,7 +56,7 @@ def glow(
         num_steps: number of steps (1) at each scale.
         features: channels of each conditioner, a `ResNet`.
         num_blocks: residual blocks of each conditioner.
-        num_classes: number of labels in `cond`; 0 ignores `cond`.
+        num_classes: number of labels, or width of the vectors, in `cond`; 0 ignores `cond`.
         alpha: the flow models logit(alpha + (1 - 2 alpha) x).
         elementwise: how a coupling changes elements; `scale_shift()` if not given, `rational_quadratic_spline()` for a
             neural spline flow of images, `shift()` for the additive Glow.

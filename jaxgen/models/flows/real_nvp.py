@@ -85,7 +85,7 @@ def real_nvp_image(
         num_layers: number of coupling layers of each kind (checkerboard, channels) at each scale.
         features: channels of each conditioner, a `ResNet`.
         num_blocks: residual blocks of each conditioner.
-        num_classes: number of labels in `cond`; 0 ignores `cond`.
+        num_classes: number of labels, or width of the vectors, in `cond`; 0 ignores `cond`.
         alpha: the flow models logit(alpha + (1 - 2 alpha) x); the paper takes 0.05.
 
     Returns:
