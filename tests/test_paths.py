@@ -89,6 +89,15 @@ def test_grids_descend_between_the_ends(path, grid):
     np.testing.assert_allclose(times[jnp.array([0, -1])], [path.t_max, path.t_min], rtol=1e-5)
 
 
+@every_path
+def test_uniform_and_quadratic_grids_equal_their_formulas(path):
+    """In float64, with i = num_steps .. 0: t_min + span i / num_steps, and the square of an even sequence."""
+    share, span = np.arange(25, -1, -1) / 25, path.t_max - path.t_min
+    root = np.linspace(np.sqrt(span), 0, 26)
+    np.testing.assert_allclose(paths.uniform_grid(path, 25), path.t_min + span * share, rtol=1e-5, atol=1e-6 * span)
+    np.testing.assert_allclose(paths.quadratic_grid(path, 25), path.t_min + root**2, rtol=1e-5, atol=1e-6 * span)
+
+
 def test_log_snr_grid_is_even():
     path = paths.variance_preserving()
     steps = np.diff(paths.log_snr(path, paths.log_snr_grid(path, 30)))

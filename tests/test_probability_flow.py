@@ -82,10 +82,11 @@ def test_hutchinson_is_unbiased_and_called_a_bound():
     assert (draws.std(1) > 0.01).all()
 
 
-def test_encode_and_decode_are_inverse_and_samples_fit():
+@pytest.mark.parametrize("solver", [{}, {"solver": dormand_prince(rtol=1e-5)}], ids=["fixed", "adaptive"])
+def test_encode_and_decode_are_inverse_and_samples_fit(solver):
     """Latents of data are standard normal; samples have the mixture's mean log-density."""
     mixture, path = analytic.mixture(), paths.cosine()
-    flow = probability_flow(exact_model(mixture, path), path)
+    flow = probability_flow(exact_model(mixture, path), path, **solver)
     x = jnp.asarray(analytic.sample(mixture, 0, 2000))
     latent, again, samples = jax.jit(
         lambda x: (z := flow.encode((), KEY, x), flow.decode((), z), flow.sample((), KEY, 2000))

@@ -2,7 +2,7 @@
 
     python -m experiments.train real_nvp_digits --workdir runs/real_nvp_digits
 
-See RESULTS.md for minutes, hardware and measured numbers; none is published for this data.
+2.056 bits/dim after 1500 steps, importance weighted, on 2 CPU cores (RESULTS.md); none is published for this data.
 """
 
 import dataclasses

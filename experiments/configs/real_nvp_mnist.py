@@ -2,8 +2,8 @@
 
     python -m experiments.train real_nvp_mnist --workdir runs/real_nvp_mnist
 
-See RESULTS.md for minutes, hardware and the measured number. Published for a far larger Real NVP: 1.06 bits/dim
-(https://arxiv.org/abs/1810.01367, table 2).
+With `--steps 3000`, 36 minutes on 2 CPU cores: 1.423 bits/dim, importance weighted (RESULTS.md). Published for a far
+larger Real NVP: 1.06 bits/dim (https://arxiv.org/abs/1810.01367, table 2).
 """
 
 import dataclasses

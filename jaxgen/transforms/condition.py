@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.core import Model
-from jaxgen.transforms.reading import check_read
+from jaxgen.nets.reading import check_read
 from jaxgen.types import Batch, Carry, Cond, Metrics, Params, PRNGKey
 
 __all__ = ["drop_condition"]

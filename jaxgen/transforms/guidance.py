@@ -20,8 +20,8 @@ import jax.numpy as jnp
 
 from jaxgen import paths
 from jaxgen.core import Model
+from jaxgen.nets.reading import check_read
 from jaxgen.paths import Path, Time
-from jaxgen.transforms.reading import check_read
 from jaxgen.transforms.resample import resample
 from jaxgen.types import Batch, Carry, Cond, Data, Params, PRNGKey, Scalar
 

@@ -20,10 +20,12 @@ from jaxgen.models.diffusion.consistency import (
 from jaxgen.models.diffusion.diffusion import diffusion
 from jaxgen.nets.time import TimeMLP
 from jaxgen.samplers.ddim import ddim
+from jaxgen.samplers.dpm_solver import dpm_solver_2m
 from jaxgen.samplers.generate import generate
 from jaxgen.samplers.heun import heun
 from jaxgen.samplers.loop import State, memoryless
 from jaxgen.samplers.renoise import keeping, renoise, single_step
+from jaxgen.samplers.unipc import unipc
 from jaxgen.teaching import starting_from, with_teacher
 from jaxgen.types import Batch
 from tests.analytic import gaussian_denoiser, gaussian_flow
@@ -125,7 +127,9 @@ def test_the_end_of_the_path_is_kept(path):
         chex.assert_trees_all_close(KEEPING.to_x0(path, x, t, out), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("stepper", [ddim(), heun()], ids=["ddim", "heun"])
+@pytest.mark.parametrize(
+    "stepper", [ddim(), heun(), dpm_solver_2m(), unipc()], ids=["ddim", "heun", "dpm_solver_2m", "unipc"]
+)
 def test_single_steps_have_intervals_of_their_own(stepper):
     """Each example against the stepper on that example alone."""
     path, x = paths.cosine(), jax.random.normal(KEY, (3, 2))
@@ -133,7 +137,8 @@ def test_single_steps_have_intervals_of_their_own(stepper):
     denoise = gaussian_denoiser(path, MEAN, VARIANCE)
     found = jax.jit(lambda: single_step(stepper, lambda x, t, cond: denoise(x, t), path, x, t, s))()
     for i in range(3):
-        alone = stepper.step(denoise, path, KEY, State(x[i : i + 1]), t[i], s[i]).x
+        state = State(x[i : i + 1], stepper.init(x[i : i + 1]))
+        alone = stepper.step(denoise, path, KEY, state, t[i], s[i]).x
         chex.assert_trees_all_close(found[i : i + 1], alone, rtol=1e-5, atol=1e-6)
 
 
@@ -303,6 +308,7 @@ def test_function_is_the_models():
         ({"parametrization": paths.X0}, "differ by 2"),
         ({"num_steps": 0}, "got 0"),
         ({"target_decay": 1.0}, r"got 1 and 1\.0"),
+        ({"grid": lambda path, num_steps: jnp.array([0.1, 0.7])}, r"grid of falling times, got \[0\.1 0\.7\]"),
         ({"teacher": gaussian_teacher(paths.karras())._replace(score=None)}, "score"),
     ],
 )

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 
 from jaxgen import paths
 from jaxgen.models.diffusion.continuous_consistency import continuous_consistency, log_weight, tangent
@@ -71,6 +72,24 @@ def test_the_exact_function_has_no_tangent(path):
     out, g = jax.jit(lambda: tangent(path, exact_network, x_t, t, x0, eps, sigma_data=SIGMA_DATA))()
     chex.assert_trees_all_close(VIEW.to_x0(path, x_t, t, out), end_of_flow(path, x_t, t[:, None]), atol=1e-5)
     np.testing.assert_allclose(g, 0, atol=1e-5)
+
+
+@every_path
+def test_loss_of_the_exact_network(path):
+    """With the Gaussian's own denoiser as the teacher nothing is left, up to rounding."""
+
+    class Exact(nn.Module):
+        @nn.compact
+        def __call__(self, x, level, cond=None):
+            del cond
+            return exact_network(x, level)
+
+    options = {"teacher": gaussian_teacher(path), "sigma_data": SIGMA_DATA, "num_warmup_steps": 0}
+    model = continuous_consistency(Exact(), (2,), path=path, **options)
+    params = {"net": {}, "weight": {"kernel": jnp.zeros(16), "bias": jnp.zeros(())}}
+    loss, (_, metrics) = jax.jit(model.loss)(params, {"step": jnp.asarray(0), "teacher": {}}, KEY, data(KEY))
+    assert loss < 1e-8
+    assert metrics["tangent"] < 1e-5
 
 
 def test_the_tangent_is_the_derivative_of_the_function():
@@ -173,6 +192,7 @@ def test_it_starts_from_a_diffusion_model():
         ({"num_steps": 0}, "got 0"),
         ({"offset": 0.0}, "and 0.0"),
         ({"num_warmup_steps": -1}, "-1"),
+        ({"grid": lambda path, num_steps: jnp.array([0.1, 0.7])}, r"grid of falling times, got \[0\.1 0\.7\]"),
         ({"teacher": gaussian_teacher(paths.cosine())._replace(score=None)}, "score"),
     ],
 )

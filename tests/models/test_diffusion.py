@@ -101,6 +101,49 @@ def test_loss_of_the_exact_denoiser(view):
     np.testing.assert_allclose(loss, expected, rtol=0.05)
 
 
+EXPLODING = (lambda t: np.ones_like(t), lambda t: 0.01 * 5000**t)
+QUARTER_CIRCLE = (lambda t: np.cos(np.pi * t / 2), lambda t: np.sin(np.pi * t / 2))
+
+
+@pytest.mark.parametrize(
+    ("path", "scales", "view", "target_of"),
+    [
+        (paths.cosine(), QUARTER_CIRCLE, paths.V, lambda alpha, sigma, x, eps: alpha * eps - sigma * x),
+        (
+            paths.variance_exploding(sigma_min=0.01, sigma_max=50.0),
+            EXPLODING,
+            paths.EPS,
+            lambda alpha, sigma, x, eps: eps,
+        ),
+        (paths.cosine(), QUARTER_CIRCLE, paths.X0, lambda alpha, sigma, x, eps: x),
+    ],
+    ids=["v", "eps", "x0"],
+)
+def test_loss_is_the_mean_of_weighted_errors(path, scales, view, target_of):
+    """By hand in float64, example by example, with a network and a weight that depend on the time."""
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x, level, cond=None):
+            return jnp.tanh(x) * cond[:, None] + level[:, None]
+
+    def times(path, key, num):
+        return jnp.linspace(0.1, 0.9, num)
+
+    model = diffusion(
+        Net(), (2,), path=path, parametrization=view, times=times, weight=lambda path, view, t: 0.5 + 3 * t**2
+    )
+    batch = Batch(data(6), jnp.arange(6.0))
+    found = jax.jit(model.loss)({}, (), KEY, batch)[0]
+    noise = np.asarray(jax.random.normal(jax.random.split(KEY)[1], (6, 2)), float)
+    losses = []
+    for x, eps, cond, t in zip(np.asarray(batch.x, float), noise, np.arange(6), np.linspace(0.1, 0.9, 6), strict=True):
+        alpha, sigma = (scale(t) for scale in scales)
+        out = np.tanh((alpha * x + sigma * eps) / np.sqrt(alpha**2 + sigma**2)) * cond + np.log(sigma / alpha)
+        losses.append((0.5 + 3 * t**2) * ((out - target_of(alpha, sigma, x, eps)) ** 2).mean())
+    np.testing.assert_allclose(found, np.mean(losses), rtol=1e-5)
+
+
 @pytest.mark.parametrize("times", [paths.independent_times, paths.stratified_times])
 def test_times_are_uniform(times):
     path = paths.variance_preserving()

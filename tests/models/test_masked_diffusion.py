@@ -147,6 +147,7 @@ def test_wrong_numbers_are_named():
         ({"num_steps": 0}, "num_steps must be at least 1, got 0"),
         ({"num_bound_times": 0}, "num_bound_times must be at least 1, got 0"),
         ({"num_bound_steps": 0}, "num_bound_steps must be at least 1, got 0"),
+        ({"grid": lambda num_steps: jnp.array([0.0, 1.0])}, r"expected a grid of falling times, got \[0\. 1\.\]"),
     ):
         with pytest.raises(ValueError, match=message):
             model(**options)

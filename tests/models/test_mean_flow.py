@@ -1,5 +1,7 @@
 """MeanFlow: the mean velocity of a Gaussian in closed form obeys its identity, and training reaches it."""
 
+from contextlib import nullcontext
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -70,6 +72,45 @@ def test_the_target_is_the_identity_in_the_mean():
         assert max(abs(slope), abs(offset)) < 0.02
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_loss_of_the_exact_network(share):
+    """What is left of the loss is noise: (dx_s/dx_t)^2 Var[v | x_t] in closed form, in the mean over the intervals.
+
+    By (1) the residual is -(I - (t - s) du/dx) (v - E[v | x_t]), and the flow of a Gaussian stretches x by the ratio of
+    the standard deviations.
+    """
+    model = mean_flow(Exact(), (2,), instant_share=share, power=0.0, times=paths.independent_times)
+
+    def loss(key):
+        data_key, key = jax.random.split(key)
+        x = MEAN + jnp.sqrt(VARIANCE) * jax.random.normal(data_key, (2000, 2))
+        return model.loss({}, (), key, Batch(x))[0]
+
+    found = jax.jit(jax.vmap(loss))(jax.random.split(KEY, 50))
+    variance = np.asarray(VARIANCE, float)
+    spread = lambda t: (1 - t) ** 2 * variance + t**2  # noqa: E731
+    times = PATH.t_min + (PATH.t_max - PATH.t_min) * (np.arange(500) + 0.5)[:, None] / 500
+    t, s = np.maximum(times[:, None], times), np.minimum(times[:, None], times)
+    noise = variance / spread(t)
+    expected = share * noise.mean() + (1 - share) * (spread(s) / spread(t) * noise).mean()
+    assert abs(found.mean() - expected) < 4 * found.std() / np.sqrt(50)
+
+
+def test_errors_are_weighted_by_a_power_of_themselves():
+    """Of one example: (e + c)^-p e, and (e + c)^-p times the gradient of e, through which the weight has none."""
+    net, batch = TimeMLP((8,)), Batch(jnp.array([[1.0, -2.0]]))
+    params = jax.tree.map(lambda leaf: leaf + 0.1, mean_flow(net, (2,)).init(KEY, batch)[0])
+
+    def run(**options):
+        model = mean_flow(net, (2,), instant_share=0.0, offset=0.5, **options)
+        return jax.jit(jax.value_and_grad(lambda params: model.loss(params, (), KEY, batch)[0]))(params)
+
+    (plain, slope), (found, found_slope) = run(power=0.0), run(power=0.75)
+    weight = (plain + 0.5) ** -0.75
+    np.testing.assert_allclose(found, weight * plain, rtol=1e-5)
+    chex.assert_trees_all_close(found_slope, jax.tree.map(lambda leaf: weight * leaf, slope), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("num_steps", [1, 2, 4])
 def test_any_number_of_steps_ends_on_the_closed_form(num_steps):
     latent = jax.random.normal(KEY, (50, 2))
@@ -128,6 +169,22 @@ def test_guided_targets():
     np.testing.assert_allclose(loss, ((u(batch.cond) - target) ** 2).mean(), rtol=1e-4)
 
 
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_guidance_by_labels_that_nobody_reads_is_refused_at_init(scale):
+    """Of a network without classes, or of data without labels; one with classes, and one without guidance, pass."""
+    init = lambda classes, batch: jax.eval_shape(  # noqa: E731
+        mean_flow(TimeMLP((4,), classes), (2,), guidance_scale=scale, null=2).init, KEY, batch
+    )
+    batch = labelled(KEY, 4)
+    init(3, batch)
+    for refused, message in (
+        (batch, "mean_flow with guidance needs a conditional model"),
+        (Batch(batch.x), "mean_flow with guidance needs a label for every example, got cond=None"),
+    ):
+        with nullcontext() if scale == 1 else pytest.raises(ValueError, match=message):
+            init(0, refused)
+
+
 def test_a_share_of_the_intervals_is_empty():
     """Exactly the share of the batch has s = t, which the network is told as 0."""
     told = []
@@ -155,6 +212,7 @@ def test_a_share_of_the_intervals_is_empty():
         ({"instant_share": 1.5}, "1.5"),
         ({"offset": 0.0}, "0.0"),
         ({"guidance_scale": 2.0}, "null"),
+        ({"grid": lambda path, num_steps: jnp.array([0.1, 0.7])}, r"grid of falling times, got \[0\.1 0\.7\]"),
     ],
 )
 def test_arguments_are_checked(options, match):

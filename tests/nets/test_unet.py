@@ -70,6 +70,26 @@ def test_starts_at_zero(inputs):
     chex.assert_trees_all_equal(last, jax.tree.map(jnp.zeros_like, last))
 
 
+@pytest.mark.parametrize("style", [DDPM, ADM, NCSN_PLUS], ids=["ddpm", "adm", "ncsn++"])
+def test_branches_start_at_zero(inputs, style):
+    """Zeros are the kernels of every block's second convolution, of every attention's output, of the last, and no more.
+
+    Their biases are zeros, too, as all are: at the start a block passes on what is carried around it.
+    """
+    params = jax.jit(lambda: pure.init(SMALL.clone(style=style), KEY, *inputs))()
+    last = {"ResidualBlock": "Conv_1", "AttentionBlock": "Dense_1"}
+    expected = {f"{name}/{last[name.split('_')[0]]}" for name in params if "Block" in name} | {"out"}
+    found = set()
+    for path, leaf in jax.tree.leaves_with_path(params):
+        *module, kind = (key.key for key in path)
+        if kind == "bias":
+            chex.assert_trees_all_equal(leaf, jnp.zeros_like(leaf))
+        elif not leaf.any():
+            found.add("/".join(module))
+    assert found == expected
+    assert sum("AttentionBlock" in name for name in found) >= 3
+
+
 def test_output_depends_on_everything(inputs, apply):
     """On x, noise level and class, each example on its own."""
     (x, t, cond), params = inputs, random_params(SMALL, *inputs)

@@ -25,7 +25,7 @@ def test_runge_kutta_is_of_fourth_order():
     """dy/dt = y: the error at t = 1 against e."""
     numbers = np.array([2, 4, 8])
     found = [abs(ode.solve(lambda y, t: y, jnp.ones(()), jnp.linspace(0, 1, num + 1)) - np.e) for num in numbers]
-    assert abs(np.polyfit(np.log(numbers), np.log(found), 1)[0] + 4) < 0.3
+    assert abs(np.polyfit(np.log(numbers), np.log(found), 1)[0] + 4) < 0.25
 
 
 def test_exact_divergence_equals_the_trace_of_the_jacobian():

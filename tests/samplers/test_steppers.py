@@ -252,6 +252,27 @@ def test_langevin_corrections_alone_hold_the_marginal():
     np.testing.assert_allclose(x.mean(0), path.alpha(t) * MEAN, atol=0.08)
 
 
+@every_path
+def test_first_steps_of_multistep_methods_are_of_first_order(path):
+    """Of 2M, 3M and UniPC DDIM's, and of the stochastic 2M the ancestral one: against the source's two formulas, too.
+
+    With h the change of lambda = ln(alpha / sigma), x_s = sigma_s / sigma_t x_t + alpha_s (1 - e^-h) x0, and with noise
+    z x_s = sigma_s / sigma_t e^-h x_t + alpha_s (1 - e^-2h) x0 + sigma_s sqrt(1 - e^-2h) z.
+    """
+    t, s, x = 0.7, 0.5, jax.random.normal(KEY, (7, 2))
+    denoise = gaussian_denoiser(path, MEAN, VARIANCE)
+    first = lambda stepper: stepper.step(denoise, path, KEY, State(x, stepper.init(x)), t, s).x  # noqa: E731
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = ((float(path.alpha(u)), float(path.sigma(u))) for u in (t, s))
+    x0, ratio, shrunk = np.asarray(denoise(x, t), float), sigma_s / sigma_t, alpha_t * sigma_s / (alpha_s * sigma_t)
+    followed = ratio * x + alpha_s * (1 - shrunk) * x0
+    z = np.asarray(jax.random.normal(KEY, x.shape), float)
+    refreshed = ratio * shrunk * x + alpha_s * (1 - shrunk**2) * x0 + sigma_s * np.sqrt(1 - shrunk**2) * z
+    for stepper in (ddim(), dpm_solver_2m(), dpm_solver_3m(), unipc()):
+        np.testing.assert_allclose(first(stepper), followed, rtol=1e-5, atol=1e-5)
+    for stepper in (ddpm(), dpm_solver_sde_2m()):
+        np.testing.assert_allclose(first(stepper), refreshed, rtol=1e-5, atol=1e-5)
+
+
 def test_ancestral_sampling_is_ddim_with_all_noise_fresh():
     path, x = paths.cosine(), jax.random.normal(KEY, (7, 2))
     denoise = gaussian_denoiser(path, MEAN, VARIANCE)
@@ -262,7 +283,10 @@ def test_ancestral_sampling_is_ddim_with_all_noise_fresh():
 
 @every_stochastic
 def test_samples_of_a_mixture(stepper):
-    """The mean log-density of samples against minus the entropy, by sampling the mixture itself."""
+    """The mean log-density of samples against minus the entropy, by sampling the mixture itself.
+
+    Their mean, which is 0, and their covariance against the closed form.
+    """
     target, path = mixture(), paths.cosine()
     denoise = lambda x, t: paths.SCORE.to_x0(path, x, t, score(target, path)(x, t))  # noqa: E731
     x = path.sigma(path.t_max) * jax.random.normal(KEY, (4000, 2))
@@ -270,6 +294,11 @@ def test_samples_of_a_mixture(stepper):
     x = jax.jit(lambda x: integrate(stepper, denoise, path, jax.random.key(1), x, grid))(x)
     ours, theirs = log_prob(target, x), log_prob(target, sample(target, 0, 100_000))
     assert abs(ours.mean() - theirs.mean()) < 4 * ours.std() / np.sqrt(4000) + 0.01
+    np.testing.assert_array_less(abs(x.mean(0)), 4 * x.std(0) / np.sqrt(4000))
+    around = np.einsum("k,ki,kj->ij", target.weights, target.means, target.means)
+    covariance = around + target.weights @ target.scales**2 * np.eye(2)
+    products = x[:, :, None] * x[:, None]
+    np.testing.assert_array_less(abs(products.mean(0) - covariance), 4 * products.std(0) / np.sqrt(4000))
 
 
 @every_stepper

@@ -86,8 +86,10 @@ def consistency_function(net: nn.Module, path: Path, parametrization: Parametriz
 
 def _check_end(path: Path, parametrization: Parametrization) -> None:
     """The output of the network must hardly matter at t_min."""
-    ends = [parametrization.to_x0(path, jnp.ones((1, 1)), path.t_min, out) for out in jnp.array([[[-1.0]], [[1.0]]])]
-    if (change := float(abs(ends[1] - ends[0])[0, 0])) > 0.1:
+    with jax.ensure_compile_time_eval():
+        ends = [parametrization.to_x0(path, jnp.ones((1, 1)), path.t_min, jnp.full((1, 1), out)) for out in (-1.0, 1.0)]
+        change = float(abs(ends[1] - ends[0])[0, 0])
+    if change > 0.1:
         raise ValueError(
             "expected a parametrisation that keeps the end of the path, such as preconditioned(keep_t_min=True); with "
             f"this one outputs -1 and 1 of the network differ by {change:.3g} in x at t_min"
@@ -134,14 +136,15 @@ def consistency(
         or a moving average `teacher` and `target`.
 
     Raises:
-        ValueError: if the parametrisation does not keep the end of the path, the teacher has no score, or a number is
-            out of range.
+        ValueError: if the parametrisation does not keep the end of the path, the teacher has no score, the grid does
+            not fall, or a number is out of range.
 
     Source: Consistency Models, https://arxiv.org/abs/2303.01469.
     """
     if num_steps < 1 or not 0 <= target_decay < 1:
         raise ValueError(f"expected num_steps >= 1 and target_decay in [0, 1), got {num_steps} and {target_decay}")
     path = paths.karras() if path is None else path
+    generate.check_grid(grid, path, num_steps)
     denoise = None if teacher is None else teacher_denoiser(teacher, path)
     parametrization = paths.preconditioned(keep_t_min=True) if parametrization is None else parametrization
     _check_end(path, parametrization)

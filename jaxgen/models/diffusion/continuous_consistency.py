@@ -127,7 +127,7 @@ def continuous_consistency(
         are; the metric `tangent`, the mean of |g|, falls to 0 as f becomes consistent with a teacher.
 
     Raises:
-        ValueError: if the teacher has no score, or a number is out of range.
+        ValueError: if the teacher has no score, the grid does not fall, or a number is out of range.
 
     Source: https://arxiv.org/abs/2410.11081.
     """
@@ -137,6 +137,7 @@ def continuous_consistency(
             f"got {num_steps}, {num_warmup_steps} and {offset}"
         )
     path = paths.cosine() if path is None else path
+    generate.check_grid(grid, path, num_steps)
     denoise = None if teacher is None else teacher_denoiser(teacher, path)
     times = paths.log_normal_times(mean=-1.0, scale=1.4) if times is None else times
     parametrization, shape = paths.trigflow(sigma_data=sigma_data), tuple(shape)

@@ -33,6 +33,7 @@ from jaxgen.core import Model
 from jaxgen.distributions import categorical_log_prob, stored, sum_event, tokens
 from jaxgen.nets import pure
 from jaxgen.paths import masking as masks
+from jaxgen.samplers import generate
 from jaxgen.samplers.loop import scan_grid
 from jaxgen.types import Batch, Carry, Cond, Data, Metrics, Params, PerExample, PRNGKey
 
@@ -70,8 +71,8 @@ def masked_diffusion(
         mean at one time for each example. Samples are `uint8`, or `int32` for more than 256 levels.
 
     Raises:
-        ValueError: if `num_levels` is below 2 or another number below 1; when called, if the data is not of an integer
-            type.
+        ValueError: if `num_levels` is below 2 or another number below 1, or the grid does not fall; when called, if the
+            data is not of an integer type.
 
     Source: Simplified and Generalized Masked Diffusion for Discrete Data, https://arxiv.org/abs/2406.04329.
     """
@@ -81,6 +82,7 @@ def masked_diffusion(
     for name, number in numbers.items():
         if number is not None and number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")
+    generate.check_times(grid(num_steps))
     shape = tuple(shape)
 
     def logits(params: Params, x_t: Data, share: Any, cond: Cond) -> Float[Array, "n ... levels"]:

@@ -25,8 +25,9 @@ from jaxgen import paths
 from jaxgen.core import Model
 from jaxgen.distributions import sum_event
 from jaxgen.nets import pure
+from jaxgen.nets.reading import check_read
 from jaxgen.paths import Path, Time
-from jaxgen.samplers import jump
+from jaxgen.samplers import generate, jump
 from jaxgen.types import Batch, Carry, Cond, Data, Metrics, Params, PerExample, PRNGKey
 
 __all__ = ["identity", "mean_flow"]
@@ -98,7 +99,8 @@ def mean_flow(
         one of u(x_t, t, t).
 
     Raises:
-        ValueError: if a number is out of range, or there is guidance without a null label.
+        ValueError: if a number is out of range, the grid does not fall, or there is guidance without a null label; from
+            `init`, if there is guidance and the network does not read its labels.
 
     Source: https://arxiv.org/abs/2505.13447.
     """
@@ -109,6 +111,7 @@ def mean_flow(
     if guidance_scale != 1 and null is None:
         raise ValueError(f"guidance_scale {guidance_scale} needs a null label, got null=None")
     path = paths.linear() if path is None else path
+    generate.check_grid(grid, path, num_steps)
     times = paths.logit_normal_times(mean=-0.4) if times is None else times
     shape = tuple(shape)
 
@@ -120,7 +123,12 @@ def mean_flow(
         return u
 
     def init(key: PRNGKey, batch: Batch) -> tuple[Params, Carry]:
-        return pure.init_on_one(net, key, batch, jnp.zeros((1, *shape)), jnp.zeros((1, 2))), ()
+        start = lambda: pure.init_on_one(net, key, batch, jnp.zeros((1, *shape)), jnp.zeros((1, 2)))  # noqa: E731
+        if guidance_scale != 1:
+            time = jnp.asarray(path.t_max)
+            own = lambda params, x, cond: mean_velocity(params, cond)(x, time, time)  # noqa: E731
+            check_read("mean_flow with guidance", own, jax.eval_shape(start), *batch)
+        return start(), ()
 
     def guided(params: Params, cond: Cond, x_t: Data, t: Any, velocity: Data) -> Data:
         """(4)."""

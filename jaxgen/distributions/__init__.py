@@ -1,0 +1,35 @@
+"""Leaf densities as functions, and what binds them to the outputs of networks: `Likelihood` and `Conditional`."""
+
+from jaxgen.distributions.conditional import Conditional, categorical_conditional, categorical_ending, with_end
+from jaxgen.distributions.densities import (
+    bernoulli_log_prob,
+    categorical_log_prob,
+    logistic_log_prob,
+    normal_kl,
+    normal_log_prob,
+    sum_event,
+)
+from jaxgen.distributions.levels import check_levels, known, stored, tokens
+from jaxgen.distributions.likelihood import Likelihood, bernoulli_likelihood, normal_likelihood
+from jaxgen.distributions.logistic_mixture import logistic_mixture
+
+__all__ = [
+    "Conditional",
+    "Likelihood",
+    "bernoulli_likelihood",
+    "bernoulli_log_prob",
+    "categorical_conditional",
+    "categorical_ending",
+    "categorical_log_prob",
+    "check_levels",
+    "known",
+    "logistic_log_prob",
+    "logistic_mixture",
+    "normal_kl",
+    "normal_likelihood",
+    "normal_log_prob",
+    "stored",
+    "sum_event",
+    "tokens",
+    "with_end",
+]

@@ -1,0 +1,68 @@
+"""Leaf densities as functions: elementwise log-probabilities in nats, and the sum over one example.
+
+Every function broadcasts its arguments and returns one number for each element; `sum_event` adds up the elements of
+each example.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Num
+
+from jaxgen.types import Data, PerExample
+
+__all__ = [
+    "bernoulli_log_prob",
+    "categorical_log_prob",
+    "logistic_log_prob",
+    "normal_kl",
+    "normal_log_prob",
+    "sum_event",
+]
+
+
+def sum_event(values: Data) -> PerExample:
+    """Sums `[n, ...]` over everything but the first axis."""
+    return values.reshape(values.shape[0], -1).sum(-1)
+
+
+def normal_log_prob(
+    x: Float[Array, "*#shape"],
+    mean: Float[Array, "*#shape"] | float = 0.0,
+    log_scale: Num[Array, "*#shape"] | float = 0.0,
+) -> Float[Array, "*shape"]:
+    """Log-density of N(mean, exp(log_scale)^2): -(x - mean)^2 / (2 scale^2) - log_scale - ln(2 pi) / 2."""
+    return -0.5 * ((x - mean) * jnp.exp(-log_scale)) ** 2 - log_scale - 0.5 * jnp.log(2 * jnp.pi)
+
+
+def normal_kl(mean: Float[Array, "*#shape"], log_scale: Float[Array, "*#shape"]) -> Float[Array, "*shape"]:
+    """Divergence KL(N(mean, exp(log_scale)^2) || N(0, 1)): (mean^2 + scale^2 - 1) / 2 - log_scale."""
+    return 0.5 * (mean**2 + jnp.exp(2 * log_scale) - 1) - log_scale
+
+
+def bernoulli_log_prob(x: Num[Array, "*#shape"], logits: Float[Array, "*#shape"]) -> Float[Array, "*shape"]:
+    """Log-probability of x in {0, 1} with P(1) = sigmoid(logits): x logits - ln(1 + exp(logits))."""
+    return x * logits - jax.nn.softplus(logits)
+
+
+def categorical_log_prob(x: Num[Array, "*shape"], logits: Float[Array, "*shape levels"]) -> Float[Array, "*shape"]:
+    """Log-probability of x in {0, ..., levels - 1} with P(x) proportional to exp(logits[..., x]); NaN of other x."""
+    normalised, index = jax.nn.log_softmax(logits), x[..., None].astype(jnp.int32)
+    index = jnp.where(index < 0, logits.shape[-1], index)  # a negative one would count from the end
+    return jnp.take_along_axis(normalised, index, axis=-1, mode="fill", fill_value=jnp.nan)[..., 0]
+
+
+def logistic_log_prob(
+    x: Num[Array, "*#shape"], mean: Float[Array, "*#shape"], log_scale: Float[Array, "*#shape"], num_levels: int
+) -> Float[Array, "*shape"]:
+    """Log-probability of levels 0 .. L - 1 whose cells are those of a logistic density on [-1, 1].
+
+    With v = 2 x / (L - 1) - 1, h = 1 / (L - 1), a = (v + h - mean) / s, b = (v - h - mean) / s and the sigmoid S, it is
+    ln (S(a) - S(b)) = ln S(a) + ln S(-b) + ln (1 - exp(b - a)), where b = -inf for the first level and a = inf for the
+    last: the form does not cancel far from the mean.
+    """
+    inverse_scale, half = jnp.exp(-log_scale), 1 / (num_levels - 1)
+    centred = 2 * half * x - 1 - mean
+    above, below = (centred + half) * inverse_scale, (centred - half) * inverse_scale
+    inside = jax.nn.log_sigmoid(above) + jax.nn.log_sigmoid(-below) + jnp.log(-jnp.expm1(-2 * half * inverse_scale))
+    first = jnp.where(x == 0, jax.nn.log_sigmoid(above), inside)
+    return jnp.where(x == num_levels - 1, jax.nn.log_sigmoid(-below), first)
