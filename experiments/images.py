@@ -4,18 +4,23 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
 import optax
 
 from experiments import checks, config
 from experiments.data import Dataset
+from experiments.errors import UserError
 from jaxgen.bijections import affine
 from jaxgen.core import Model
-from jaxgen.nets.blocks import DDPM
-from jaxgen.nets.time import time_features
+from jaxgen.nets.blocks import ADM, DDPM, DDPM_PLUS, NCSN_PLUS, Style
 from jaxgen.nets.unet import UNet
 from jaxgen.transforms import dequantize, pull_back
 
 __all__ = ["Config", "Flow", "Training", "adam", "as_reals", "unet"]
+
+
+STYLES: dict[str, Style] = {"ddpm": DDPM, "ddpm++": DDPM_PLUS, "ncsn++": NCSN_PLUS, "adm": ADM}
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +51,16 @@ class Config(Training):
     """Resolutions at which the U-Net works, each half of the one before."""
     num_blocks: int = 1
     """Residual blocks per resolution."""
+    multipliers: str = ""
+    """Widths of the resolutions in units of the channels, "1,2,2,2"; empty for 1, 2, 4 and so on."""
+    attention_at: str = ""
+    """Resolutions with self-attention besides the lowest, "1" or "1,2", the first being 0; empty for none."""
+    style: str = "ddpm"
+    """How blocks are built: ddpm, ddpm++, ncsn++ or adm."""
+    dtype: str = "float32"
+    """Type of the computation, float32 or bfloat16; parameters are float32."""
+    remat: bool = False
+    """Compute the inside of blocks again in the backward pass, for less memory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,23 +84,52 @@ class Flow(Training):
 
 
 def unet(
-    config: Config, dataset: Dataset, *, num_nulls: int = 0, features: Callable[[Any, int], Any] = time_features
+    config: Config, dataset: Dataset, *, num_nulls: int = 0, features: Callable[[Any, int], Any] | None = None
 ) -> UNet:
-    """The U-Net of a config, in the style of DDPM.
+    """The U-Net of a config.
 
     Args:
         config: its sizes.
         dataset: images; their labels where the config is conditional.
         num_nulls: labels besides those of the data, which stand for none.
-        features: of the noise level or the times, `(t, num) -> [n, num]`.
+        features: of the noise level or the times, `(t, num) -> [n, num]`; those of the style by default.
 
     Raises:
-        UserError: if the config asks for labels that the data does not have.
+        UserError: if the config asks for labels that the data does not have, or a name or list cannot be read.
     """
     classes = checks.num_classes(config, dataset)
     num_classes = classes + num_nulls if classes else 0
-    multipliers, style = [2**i for i in range(config.levels)], DDPM._replace(features=features)
-    return UNet(config.channels, multipliers, config.num_blocks, num_classes=num_classes, style=style)
+    for field, known in (("style", STYLES), ("dtype", DTYPES)):
+        if (given := getattr(config, field)) not in known:
+            raise UserError(f"--{field} must be one of {', '.join(known)}, got {given!r}")
+    multipliers = _integers(config, "multipliers") or tuple(2**i for i in range(config.levels))
+    if len(multipliers) != config.levels:
+        raise UserError(f"--multipliers must be {config.levels} numbers, as --levels, got {config.multipliers!r}")
+    style = STYLES[config.style]
+    return UNet(
+        config.channels,
+        multipliers,
+        config.num_blocks,
+        _integers(config, "attention_at"),
+        num_classes=num_classes,
+        dtype=DTYPES[config.dtype],
+        style=style._replace(features=features) if features else style,
+        remat=config.remat,
+    )
+
+
+def _integers(config: Config, field: str) -> tuple[int, ...]:
+    """The integers of a field, with commas between."""
+    text = getattr(config, field)
+    try:
+        found = tuple(int(part) for part in text.split(",") if text)
+    except ValueError:
+        found = (-1,)
+    least = 1 if field == "multipliers" else 0
+    if any(number < least for number in found):
+        name = field.replace("_", "-")
+        raise UserError(f"--{name} must be integers of at least {least} with commas between, got {text!r}")
+    return found
 
 
 def as_reals(model: Model, dataset: Dataset) -> Model:

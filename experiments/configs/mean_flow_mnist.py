@@ -12,7 +12,7 @@ from experiments import checks, images
 from experiments.config import Experiment
 from experiments.data import Dataset
 from jaxgen.models.diffusion.mean_flow import mean_flow
-from jaxgen.nets.time import slow_features, time_features
+from jaxgen.nets.time import slow_features
 
 SAMPLING_FIELDS = ("num_evaluations",)
 
@@ -33,7 +33,7 @@ class Config(images.Config):
 
 def build(config: Config, dataset: Dataset) -> Experiment:
     """Builds the MeanFlow model of images scaled to [-1, 1]."""
-    net = images.unet(config, dataset, features=slow_features if config.slow else time_features)
+    net = images.unet(config, dataset, features=slow_features if config.slow else None)
     model = mean_flow(
         net,
         checks.image_shape(dataset, "this MeanFlow"),

@@ -12,7 +12,7 @@ import difflib
 from collections.abc import Callable
 from functools import partial
 
-from experiments.data import audio, binary, digits, legal, mnist, prepared, tables, text, toy, translation
+from experiments.data import audio, binary, cifar, digits, legal, mnist, prepared, tables, text, toy, translation
 from experiments.data.feed import batch, eval_batches
 from experiments.data.records import Dataset, Split
 from experiments.errors import UserError
@@ -47,6 +47,7 @@ def _sources() -> dict[str, tuple[str, Callable[[], Dataset]]]:
     for name, (_, read) in _GREY.items():
         for ending, (how, view) in _BINARY.items():
             sources[f"{name}_{ending}"] = f"{name}, {how}", partial(_viewed, read, view)
+    sources["cifar10"] = "32x32 photographs in colour, levels 0..255, 10 classes", cifar.colour
     sources["mnist_static"] = "MNIST under one fixed stochastic binarisation, without labels", mnist.static
     sources["shakespeare"] = "windows of 65 characters of tiny Shakespeare, levels 0..64", text.shakespeare
     for name, (source, target) in translation.DIRECTIONS.items():

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from experiments.errors import UserError
 
-__all__ = ["File", "read", "read_gz"]
+__all__ = ["File", "has", "read", "read_gz"]
 
 _NO_FILES_NEEDED = "(--data digits needs no files)"
 
@@ -42,6 +42,12 @@ def _find(dataset: str, relative: str) -> Path:
             f"folder that holds {relative} {_NO_FILES_NEEDED}"
         )
     return path
+
+
+def has(relative: str) -> bool:
+    """Whether the data folder is named and holds a file."""
+    root = os.environ.get("JAXGEN_DATA", "")
+    return bool(root) and (Path(root) / relative).is_file()
 
 
 def _stamp(path: Path, content: bytes) -> str:

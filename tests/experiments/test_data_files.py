@@ -59,6 +59,51 @@ def test_idx_of_uneven_dimensions():
     np.testing.assert_array_equal(idx.parse(folder.File("f", _idx(array), ""), 3), array)
 
 
+def _records(num, seed):
+    """Records of CIFAR-10 one pixel after the other, and what they hold."""
+    rng = np.random.default_rng(seed)
+    images, labels = rng.integers(0, 256, (num, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, num)
+    content = b"".join(
+        bytes([label, *(image[row, column, c] for c in range(3) for row in range(32) for column in range(32))])
+        for image, label in zip(images, labels, strict=True)
+    )
+    return content, images, labels
+
+
+def test_records_of_cifar(tmp_path, monkeypatch):
+    """Of the training files those that are there, in their order; the last tenth of them is held out."""
+    monkeypatch.setenv("JAXGEN_DATA", str(tmp_path))
+    where = tmp_path / "cifar-10-batches-bin"
+    where.mkdir()
+    written = {name: _records(20, i) for i, name in enumerate(["data_batch_2", "data_batch_1", "test_batch_first1000"])}
+    for name, (content, _, _) in written.items():
+        (where / f"{name}.bin").write_bytes(content)
+    found = data.load("cifar10")
+    images, labels = (np.concatenate([written[f"data_batch_{i}"][field] for i in (1, 2)]) for field in (1, 2))
+    for part, rows in ((found.train, slice(36)), (found.valid, slice(36, 40))):
+        np.testing.assert_array_equal(part.x, images[rows])
+        np.testing.assert_array_equal(part.cond, labels[rows])
+    np.testing.assert_array_equal(found.test.x, written["test_batch_first1000"][1])
+    assert "first 36 rows of 2 of the 5 training files" in found.protocol
+    for content, message in ((b"\0" * 3072, "3072 bytes are not whole records of 3073"), (b"\x0a" * 3073, "got 10")):
+        (where / "data_batch_2.bin").write_bytes(content)
+        with pytest.raises(UserError, match=message):
+            data.load("cifar10")
+    (where / "test_batch_first1000.bin").unlink()
+    (where / "data_batch_2.bin").unlink()
+    with pytest.raises(UserError, match="test_batch.bin is not there"):
+        data.load("cifar10")
+
+
+@real_files
+def test_the_real_cifar():
+    """Means of the colours that are published for the training part, 0.4914, 0.4822 and 0.4465, to half a percent."""
+    found = data.load("cifar10")
+    assert found.train.x.shape[1:] == (32, 32, 3)
+    np.testing.assert_allclose(found.train.x.mean((0, 1, 2)) / 255, [0.4914, 0.4822, 0.4465], rtol=5e-3)
+    assert set(np.bincount(found.train.cond, minlength=10) > 2000) == {True}
+
+
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist_binary", "mnist_static"])
 def test_no_folder_is_one_clear_line(name, monkeypatch):
     monkeypatch.delenv("JAXGEN_DATA", raising=False)

@@ -1,10 +1,12 @@
 """Configs of few steps, of tokens and of a transformer: each traces from raw images to a loss and to raw images."""
 
 import jax
+import numpy as np
 import pytest
 
 from experiments import configs, data, runs
-from experiments.configs import d3pm_digits
+from experiments.configs import d3pm_digits, diffusion_mnist
+from experiments.data import Dataset, Split
 from experiments.errors import UserError
 from jaxgen import core
 from jaxgen.types import Batch
@@ -32,6 +34,47 @@ def test_samples_are_images_of_the_data(name, suffix):
     sample = lambda params, key, cond: model.sample(params, key, 4, cond)  # noqa: E731
     x = jax.eval_shape(sample, before.params, KEY, batch.cond)
     assert (x.shape, x.dtype) == (batch.x.shape, batch.x.dtype)
+
+
+PHOTOGRAPHS = Split(np.zeros((8, 32, 32, 3), np.uint8), np.arange(8, dtype=np.int32))
+CIFAR = Dataset("cifar10", PHOTOGRAPHS, PHOTOGRAPHS, PHOTOGRAPHS, num_levels=256, num_classes=10, protocol="")
+DDPM_SIZE = {"channels": 128, "levels": 4, "multipliers": "1,2,2,2", "attention_at": "1", "conditional": False}
+
+
+@pytest.mark.parametrize(
+    ("fields", "published"),
+    [({"num_blocks": 2}, 35_746_307), ({"num_blocks": 4, "style": "ddpm++", "dtype": "bfloat16"}, 61_804_419)],
+    ids=["ddpm", "ddpm++"],
+)
+def test_published_networks_are_flags_away(fields, published):
+    """Traced only: their numbers of parameters, in float32, and an update with blocks computed twice."""
+    config = diffusion_mnist.Config(data="cifar10", remat=True, **DDPM_SIZE, **fields)
+    model, tx = diffusion_mnist.build(config, CIFAR)[:2]
+    batch = Batch(CIFAR.train.x)
+    state = jax.eval_shape(lambda key, batch: core.init_state(model, tx, key, batch), KEY, batch)
+    assert sum(leaf.size for leaf in jax.tree.leaves(state.params)) == published
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(state.params)} == {"float32"}
+    program = jax.make_jaxpr(core.train_step(model, tx))(state, batch)
+    assert "remat" in str(program)
+    assert ("bf16" in str(program)) == (config.dtype == "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"style": "biggan"}, "--style must be one of ddpm, ddpm++, ncsn++, adm, got 'biggan'"),
+        ({"dtype": "float16"}, "--dtype must be one of float32, bfloat16, got 'float16'"),
+        ({"multipliers": "1,2"}, "--multipliers must be 3 numbers, as --levels, got '1,2'"),
+        ({"multipliers": "1,0,2"}, "--multipliers must be integers of at least 1 with commas between, got '1,0,2'"),
+        ({"attention_at": "low"}, "--attention-at must be integers of at least 0 with commas between, got 'low'"),
+        ({"attention_at": "3"}, "3"),
+    ],
+)
+def test_sizes_that_cannot_be_read_are_named(fields, message):
+    with pytest.raises((UserError, ValueError)) as error:
+        diffusion_mnist.build(diffusion_mnist.Config(**fields), CIFAR)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_chain_that_does_not_exist_is_named():
