@@ -45,7 +45,8 @@ FLOWS: dict[str, tuple[Model, tuple[int, ...]]] = {
 def _noisy(params: Params, scale: float) -> Params:
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
-    return tree.unflatten([a + scale * jax.random.normal(k, a.shape) for a, k in zip(leaves, keys, strict=True)])
+    noisy = [a + scale * jax.random.normal(k, a.shape) for a, k in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(tree, noisy)
 
 
 def there_and_back(model: Model, shape: tuple[int, ...], scale: float, num: int) -> dict[str, Any]:
