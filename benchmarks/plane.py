@@ -1,7 +1,8 @@
 """Flows on the plane, seen and measured: `python -m benchmarks.plane [--figure FILE] [--json FILE]`.
 
-The flows of `jaxgen.models.flows` that take vectors, but for NICE and IAF, are trained on fresh draws from densities whose logarithm is known
-(`experiments.data.toy`), for the same number of steps, but for FFJORD, whose steps cost ten times as much: a fifth.
+The flows of `jaxgen.models.flows` that take vectors, but for NICE and IAF, are trained on fresh draws from densities
+whose logarithm is known (`experiments.data.toy`), for the same number of steps, but for FFJORD, whose steps cost ten
+times as much: a fifth.
 What it misses is the mean of ln p(x) - ln q(x) over 10000 draws of p, in nats, an unbiased estimate of the
 Kullback-Leibler divergence KL(p, q); the figure shows exp(ln q) beside the density itself, and the table says how much
 of q's mass lies in the picture, which is 1 for a normalised density.
