@@ -2,7 +2,8 @@
 
     python -m experiments.train dit_mnist --workdir runs/dit_mnist
 
-No run of it is recorded yet. Path, view, samplers and likelihoods are those of
+With `--steps 2500`, 28 minutes on one CPU core: Fréchet distance 29 in the features of a classifier, where training
+images have 16 (RESULTS.md); none is published for this data. Path, view, samplers and likelihoods are those of
 `diffusion_mnist`. Source: Scalable Diffusion Models with Transformers, https://arxiv.org/abs/2212.09748.
 """
 
