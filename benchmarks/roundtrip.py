@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from benchmarks.peering import check_positive
 from experiments import cli, devices
@@ -24,10 +25,10 @@ from jaxgen.models.flows.nice import nice
 from jaxgen.models.flows.real_nvp import real_nvp, real_nvp_image
 from jaxgen.models.flows.residual_flow import residual_flow
 from jaxgen.nets.time import TimeMLP
-from jaxgen.types import Batch, Params
+from jaxgen.types import Batch
 
 PROG = "python -m benchmarks.roundtrip"
-DIMS, IMAGE, KEY = 64, (28, 28, 1), jax.random.key(0)
+DIMS, IMAGE = 64, (28, 28, 1)
 FLOWS: dict[str, tuple[Model, tuple[int, ...]]] = {
     "nice": (nice(DIMS), (DIMS,)),
     "real_nvp": (real_nvp(DIMS), (DIMS,)),
@@ -42,25 +43,20 @@ FLOWS: dict[str, tuple[Model, tuple[int, ...]]] = {
 }
 
 
-def _noisy(params: Params, scale: float) -> Params:
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noisy = [a + scale * jax.random.normal(k, a.shape) for a, k in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(tree, noisy)
-
-
 def there_and_back(model: Model, shape: tuple[int, ...], scale: float, num: int) -> dict[str, Any]:
     """Largest and root mean square difference of decoded latents from `num` examples, and how far these went."""
     encode, decode = model.encode, model.decode
     assert encode is not None
     assert decode is not None
     draw = jax.random.uniform if len(shape) == 3 else jax.random.normal
-    x = draw(jax.random.key(2), (num, *shape))
+    init_key, noise_key, data_key = jax.random.split(jax.random.key(0), 3)
+    x = draw(data_key, (num, *shape))
 
     @jax.jit
     def run() -> dict[str, Any]:
-        params = _noisy(model.init(KEY, Batch(x))[0], scale)
-        z = encode(params, KEY, x)
+        fresh = model.init(init_key, Batch(x))[0]
+        params = optax.tree.add_scale(fresh, scale, optax.tree.random_like(noise_key, fresh))
+        z = encode(params, noise_key, x)
         error = jnp.abs(decode(params, z) - x)
         return {"largest": error.max(), "rms": jnp.sqrt((error**2).mean()), "latent": jnp.sqrt((z**2).mean())}
 

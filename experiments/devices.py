@@ -50,12 +50,12 @@ def keep_memory() -> bool:
     keep it in one heap for all threads only. jemalloc, where it is loaded in its place (`LD_PRELOAD`), keeps it for
     each thread: what a core wrote last is then written again by the same core, not fetched from another's cache.
     """
+    if (name := allocator()) == "other":
+        return False
     library = ctypes.CDLL(None)
-    if allocator() == "jemalloc":
+    if name == "jemalloc":
         return _never_decay(library.mallctl)
-    if allocator() == "glibc":
-        return all([library.mallopt(option, value) for option, value in MALLOC_OPTIONS.values()])
-    return False
+    return all([library.mallopt(option, value) for option, value in MALLOC_OPTIONS.values()])
 
 
 def allocator() -> str:

@@ -20,6 +20,8 @@ __all__ = ["Config", "Flow", "Training", "adam", "as_reals", "unet"]
 
 
 STYLES: dict[str, Style] = {"ddpm": DDPM, "ddpm++": DDPM_PLUS, "ncsn++": NCSN_PLUS, "adm": ADM}
+NETWORK = ("data", "channels", "levels", "num_blocks", "multipliers", "attention_at", "style", "conditional")
+"""Fields in which a student must agree with its teacher: those that the parameters depend on."""
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 

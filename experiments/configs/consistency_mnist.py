@@ -22,7 +22,7 @@ from jaxgen.models.diffusion.diffusion import diffusion
 from jaxgen.paths import Path
 
 SAMPLING_FIELDS = ("num_evaluations",)
-NETWORK = ("data", "channels", "levels", "num_blocks", "conditional")
+NETWORK = images.NETWORK
 
 
 @dataclasses.dataclass(frozen=True)

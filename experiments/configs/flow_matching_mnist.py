@@ -20,7 +20,7 @@ from jaxgen import paths
 from jaxgen.models.diffusion.diffusion import diffusion
 
 SAMPLING_FIELDS = diffusion_mnist.SAMPLING_FIELDS
-NETWORK = ("data", "channels", "levels", "num_blocks", "conditional", "condition_dropout")
+NETWORK = (*images.NETWORK, "condition_dropout")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -139,12 +139,11 @@ def _windowed(config: Config, net: WaveNet, conditional: Conditional, end: int) 
             key, batch.x.astype(jnp.int32), width=config.window, hop=FRAME, burn=config.burn, end=end
         )
         told = _told(net, batch.cond)
+        masks: dict[str, Any] = {}
         if net.num_local:
-            certain, impossible = (jnp.repeat(same(mask), FRAME, axis=1) for mask in ends(told[1]))
-            output = causal.outputs(short, params, x, (told[0], same(told[1])))
-            output = ending(output, certain=certain, impossible=impossible)
-        else:
-            output = causal.outputs(short, params, x, told)
+            found = (jnp.repeat(same(mask), FRAME, axis=1) for mask in ends(told[1]))
+            masks, told = dict(zip(("certain", "impossible"), found, strict=True)), (told[0], same(told[1]))
+        output = ending(causal.outputs(short, params, x, told), **masks)
         counts = counts & (jnp.arange(config.window) <= sounds.lengths(x, end)[:, None])
         terms = conditional.log_prob(x, output)
         nats = -jnp.where(counts, terms, 0).sum(-1).mean()

@@ -201,11 +201,7 @@ def bound_below_log_prob(entry: Entry):
 
 
 def score_is_the_gradient(entry: Entry):
-    """The derived score equals differences of fourth order; of integers it is an error that says so.
-
-    The score of a spline jumps at its knots, where differences to the one and to the other side disagree: those
-    examples are left out, a quarter at most.
-    """
+    """The derived score equals differences of fourth order; of integers it is an error that says so."""
     model, params, (x, cond) = entry.model, trained(entry).params, entry.batch
     calls = compiled(entry)
     if "log_prob" in calls:
@@ -219,12 +215,9 @@ def score_is_the_gradient(entry: Entry):
             score(model)(params, x, cond)
         return
     direction = jax.random.normal(KEY, x.shape)
-    before, left, here, right, after = (log_density(x + h * direction) for h in (-2e-2, -1e-2, 0.0, 1e-2, 2e-2))
-    smooth = np.isclose(4 * right - after - 3 * here, 3 * here - 4 * left + before, rtol=4e-2, atol=8e-4)
+    near, far = (log_density(x + h * direction) - log_density(x - h * direction) for h in (1e-2, 2e-2))
     directional = (jax.jit(score(model))(params, x, cond) * direction).reshape(NUM, -1).sum(-1)
-    differences = (8 * (right - left) - (after - before)) / 12e-2
-    assert smooth.mean() >= 0.75
-    np.testing.assert_allclose(directional[smooth], differences[smooth], rtol=2e-2, atol=2e-2)
+    np.testing.assert_allclose(directional, (8 * near - far) / 12e-2, rtol=2e-2, atol=2e-2)
 
 
 def condition_matters(entry: Entry):

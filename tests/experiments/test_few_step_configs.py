@@ -67,7 +67,7 @@ def test_published_networks_are_flags_away(fields, published):
         ({"multipliers": "1,2"}, "--multipliers must be 3 numbers, as --levels, got '1,2'"),
         ({"multipliers": "1,0,2"}, "--multipliers must be integers of at least 1 with commas between, got '1,0,2'"),
         ({"attention_at": "low"}, "--attention-at must be integers of at least 0 with commas between, got 'low'"),
-        ({"attention_at": "3"}, "3"),
+        ({"attention_at": "3"}, "attention_at must name levels 0 to 2, got (3,)"),
     ],
 )
 def test_sizes_that_cannot_be_read_are_named(fields, message):

@@ -68,6 +68,7 @@ def test_density_given_a_vector_is_that_of_the_jacobian_by_autodiff_and_decoding
     np.testing.assert_allclose(log_prob, expected, rtol=1e-4, atol=2e-4)
     np.testing.assert_allclose(decoded, x, atol=1e-4)
     assert np.abs(z - x).max() > 0.1
+    assert np.abs(both(x, cond[::-1])[2] - log_prob).max() > 1e-2
 
 
 def banana(key, num):

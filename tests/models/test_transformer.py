@@ -201,6 +201,8 @@ def test_bad_input_is_named():
         autoregressive(ours, (5,), categorical_conditional(3), end=3)
     with pytest.raises(ValueError, match="this density cannot tell an end, got end=2: see `distributions.with_end`"):
         autoregressive(ours, (5,), logistic_mixture(3, 1), end=2)
+    with pytest.raises(ValueError, match="this density cannot tell an end, got end=2"):
+        complete(ours, (5,), logistic_mixture(3, 1), end=2)(params, KEY, jnp.zeros((1, 1), int))
     with pytest.raises(ValueError, match="width must be a multiple of 3 heads"):
         Transformer(3, (5,), width=8, num_heads=3)
     with pytest.raises(ValueError, match="num_levels must be at least 2, got 1"):

@@ -43,6 +43,19 @@ def _split(shape: Sequence[int], conditional: Conditional) -> tuple[int, tuple[i
     return math.prod(shape[:num_axes]), tuple(shape[num_axes:])
 
 
+def _over(ending: Callable[..., Any] | None, end: int | None) -> Callable[..., Any] | None:
+    """(4): `(output, after an end) -> output`; `None` without an end.
+
+    Raises:
+        ValueError: if there is an end and no `ending`.
+    """
+    if end is None:
+        return None
+    if ending is None:
+        raise ValueError(f"this density cannot tell an end, got end={end}: see `distributions.with_end`")
+    return lambda output, after: ending(output, end=end, certain=after)
+
+
 def stepwise(
     net: Causal, params: Params, *, end: int | None = None, ending: Callable[..., Any] | None = categorical_ending
 ) -> Callable[..., Any]:
@@ -53,13 +66,15 @@ def stepwise(
         params: its parameters.
         end: the end token, if there is one.
         ending: that of the `Conditional`; by default outputs are logits.
+
+    Raises:
+        ValueError: if there is an end and the density cannot tell it.
     """
+    over = _over(ending, end)
 
     def step(state: Any, previous: Any, position: Any) -> tuple[Any, Any]:
         state, output = causal.step(net, params, state, previous, position)
-        if end is not None and ending is not None:
-            output = ending(output, end=end, certain=(previous == end) & (position > 0))
-        return state, output
+        return state, over(output, (previous == end) & (position > 0)) if over else output
 
     return step
 
@@ -158,15 +173,13 @@ def autoregressive(net: Causal, shape: Sequence[int], conditional: Conditional, 
     _, element = _split(shape, conditional)
     if end is not None and not 0 <= end < conditional.num_levels:
         raise ValueError(f"the end must be a level of 0 to {conditional.num_levels - 1}, got {end}")
-    if end is not None and conditional.ending is None:
-        raise ValueError(f"this density cannot tell an end, got end={end}: see `distributions.with_end`")
+    over = _over(conditional.ending, end)
 
     def terms(params: Params, key: PRNGKey | None, x: Data, cond: Cond) -> PerExample:
         x = tokens(x, "autoregressive")
         output = causal.outputs(net, params, x, cond, key)
-        if end is not None and conditional.ending is not None:
-            after = jnp.pad(x[:, :-1] == end, ((0, 0), (1, 0)))
-            output = conditional.ending(output, end=end, certain=after)
+        if over is not None:
+            output = over(output, jnp.pad(x[:, :-1] == end, ((0, 0), (1, 0))))
         return sum_event(conditional.log_prob(x, output))
 
     def init(key: PRNGKey, batch: Batch) -> tuple[Params, Carry]:
