@@ -2,8 +2,8 @@
 
     python -m experiments.train continuous_consistency_digits --workdir runs/scm_digits --teacher runs/diffusion_digits
 
-About 9 minutes on one CPU core: Fréchet distance 9.0 in a classifier's features in one step, where data has 9.3
-(RESULTS.md). None is published for this data.
+About 9 minutes on one core of an AMD EPYC: Fréchet distance 9.0 in a classifier's features in one step, 497 samples,
+where training images have 9.3 (RESULTS.md). None is published for this data.
 """
 
 import dataclasses

@@ -2,8 +2,9 @@
 
     python -m experiments.train d3pm_mnist --workdir runs/d3pm_mnist
 
-See RESULTS.md for minutes, hardware and measured numbers. The bound is in nats, as for masked diffusion. Source:
-Structured Denoising Diffusion Models in Discrete State-Spaces, https://arxiv.org/abs/2107.03006.
+With `--steps 1000`, 9 minutes on one core of an Intel Xeon: a bound of -89.3 nats, 200 images, dynamic binarisation
+(RESULTS.md), in nats as for masked diffusion; none is published for this protocol. Source: Structured Denoising
+Diffusion Models in Discrete State-Spaces, https://arxiv.org/abs/2107.03006.
 """
 
 import dataclasses

@@ -2,8 +2,9 @@
 
     python -m experiments.train dit_digits --workdir runs/dit_digits
 
-About 3 minutes on one CPU core: 2.01 bits/dim by the probability flow, Fréchet distance 6.6 in a classifier's features,
-where data has 9.3 (RESULTS.md). None is published for this data.
+About 3 minutes on one core of an AMD EPYC: 2.014 bits/dim by the probability flow, all 497 test images, and Fréchet
+distance 6.6 in a classifier's features by 50 steps of DDIM, where training images have 9.3 (RESULTS.md). None is
+published for this data.
 """
 
 import dataclasses

@@ -4,9 +4,13 @@
     python -m experiments.train flow_matching_mnist --workdir runs/reflow_mnist --teacher runs/flow_matching_mnist
 
 The second straightens the flow of the first, from whose parameters it starts (reflow): what it learns from are noise
-and the teacher's image of it, by `--teacher_steps` steps of Heun at every training step. See RESULTS.md for minutes,
-hardware and measured numbers. Sources: Flow Matching for Generative Modeling, https://arxiv.org/abs/2210.02747; Flow
-Straight and Fast, https://arxiv.org/abs/2209.03003.
+and the teacher's image of it, by `--teacher_steps` steps of Heun at every training step. Sources: Flow Matching for
+Generative Modeling, https://arxiv.org/abs/2210.02747; Flow Straight and Fast, https://arxiv.org/abs/2209.03003.
+
+With `--steps 3000`, 40 CPU minutes of an AMD EPYC: Fréchet distance 7.72 in a classifier's features by 50 steps of
+Euler, 1000 samples, where training images have 8.6. After 2500 steps, 18 minutes on one core of another, it has 214.9
+in one step, and 400 steps of reflow, 20 minutes, make that 17.2 (training images: 9.2). RESULTS.md has the protocol;
+none is published in these features.
 """
 
 import dataclasses

@@ -2,8 +2,8 @@
 
     python -m experiments.train gan_digits --workdir runs/gan_digits
 
-1.5 minutes on one CPU core: precision 0.36, recall 0.53 in principal components of the pixels (RESULTS.md). None is
-published for this data.
+1.5 minutes on one core of an AMD EPYC: Fréchet distance 0.498 in principal components of the pixels, 497 samples, where
+training images have 0.323; precision 0.36, recall 0.53 (RESULTS.md). None is published for this data.
 """
 
 import dataclasses

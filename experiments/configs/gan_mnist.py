@@ -2,8 +2,9 @@
 
     python -m experiments.train gan_mnist --workdir runs/gan_mnist
 
-See RESULTS.md for minutes, hardware, measured and published numbers. A GAN has no likelihood: look at the samples, and
-at the distances between their features and those of the test images.
+With `--steps 5000`, 15 CPU minutes of an AMD EPYC: Fréchet distance 3.00 in principal components of the pixels, 1000
+samples, where training images have 1.31 (RESULTS.md); none is published in these features. A GAN has no likelihood:
+look at the samples, and at the distances between their features and those of the test images.
 """
 
 import dataclasses

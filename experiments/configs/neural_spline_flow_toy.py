@@ -2,7 +2,8 @@
 
     python -m experiments.train neural_spline_flow_toy --workdir runs/neural_spline_flow_toy
 
-About 1.5 minutes on one CPU core: -3.557 nats, where the best possible number, minus the entropy, is -3.466.
+1.5 minutes on one core of an AMD EPYC: -3.557 nats, exact, 1000 test points, where the best possible number, minus the
+entropy, is -3.466 (RESULTS.md).
 """
 
 import dataclasses

@@ -2,7 +2,8 @@
 
     python -m experiments.train ppca_mnist --workdir runs/ppca_mnist
 
-See RESULTS.md for minutes, hardware and the measured number.
+5 CPU minutes of an AMD EPYC: 7.038 bits/dim, uniform dequantisation, importance weighted (k = 100), 1000 test images
+(RESULTS.md); no published number is recorded.
 """
 
 import dataclasses

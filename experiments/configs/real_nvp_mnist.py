@@ -2,8 +2,8 @@
 
     python -m experiments.train real_nvp_mnist --workdir runs/real_nvp_mnist
 
-With `--steps 3000`, 36 minutes on 2 CPU cores: 1.423 bits/dim, importance weighted (RESULTS.md). Published for a far
-larger Real NVP: 1.06 bits/dim (https://arxiv.org/abs/1810.01367, table 2).
+With `--steps 3000`, 36 CPU minutes of an AMD EPYC: 1.423 bits/dim, importance weighted (k = 20), 1000 test images
+(RESULTS.md). Published for a far larger Real NVP: 1.06 bits/dim (https://arxiv.org/abs/1810.01367, table 2).
 """
 
 import dataclasses

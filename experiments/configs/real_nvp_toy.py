@@ -2,7 +2,8 @@
 
     python -m experiments.train real_nvp_toy --workdir runs/real_nvp_toy
 
-Half a minute on one CPU core: -2.435 nats on the two moons, where minus the entropy of the density is -2.415.
+Half a minute on one core of an AMD EPYC: -2.435 nats on the two moons, exact, 1000 test points, where the density
+itself has -2.415 on all of them (RESULTS.md).
 """
 
 import dataclasses
