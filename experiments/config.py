@@ -61,6 +61,8 @@ class Experiment(NamedTuple):
             flow of a diffusion model, say).
         likelihood_protocol: what stands in the protocol of `likelihood`'s numbers (the ODE solver and its tolerance).
         sample_from: `(params, key, x) -> x`, samples of chains that start at the data `x`, where a model has chains.
+        complete: `(params, key, given [n, k, ...], cond) -> x [n, ...]`, draws of whole examples whose first k rows, or
+            elements of a vector, are given, where a model can go on from them.
         prepare: `state -> state`, on the host before the first step, where a run begins with the parameters of another
             (a teacher's, say).
     """
@@ -71,6 +73,7 @@ class Experiment(NamedTuple):
     likelihood: Model | None = None
     likelihood_protocol: str = ""
     sample_from: Callable[..., Any] | None = None
+    complete: Callable[..., Any] | None = None
     prepare: Callable[[TrainState], TrainState] | None = None
 
 

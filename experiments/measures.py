@@ -241,7 +241,7 @@ def _distances(bandwidth: float, num: int) -> dict[str, tuple[str, str, Callable
 
 
 def sample_rows(setting: Setting) -> Iterator[Row]:
-    """Distances between samples and data, for every model but those of texts in words, whose tokens are no coordinates.
+    """Distances between samples and data, for every model but those of texts, whose tokens are no coordinates.
 
     Conditional models are given the labels of the training examples that make the floor: with those of the examples
     they are compared with, classes would agree better than in two independent sets, and distances come out too small.

@@ -1,22 +1,28 @@
 """Draws samples from a trained run: a PNG and a .npz in DIR/samples, and a folder of wav files where they are sounds.
 
 python -m experiments.sample DIR --num 64 [--seed 0] [--class 3] [--checkpoint best] [--from-data]
+python -m experiments.sample DIR --num 64 --complete 14     # goes on from the upper halves of test images
+python -m experiments.sample DIR --num 8 --prompt "ROMEO:"   # goes on from a text, by a model of characters
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from experiments import cli, grids, runs, texts, trained
-from experiments.data import Dataset
+from experiments.data import Dataset, Split
 from experiments.errors import UserError
 from experiments.trained import Trained
 
 __all__ = ["main"]
 
 PROG = "python -m experiments.sample"
+
+_COMPLETIONS = 4
+"""Completions of each test example."""
 
 
 def parser() -> cli.Parser:
@@ -47,6 +53,14 @@ def parser() -> cli.Parser:
         action="store_true",
         help="start chains at test examples (Boltzmann machines): each picture is followed by where its chain ended",
     )
+    parser.add_argument(
+        "--complete",
+        type=int,
+        metavar="ROWS",
+        help="keep the first rows of test examples (autoregressive models; for texts, the first characters) and draw "
+        f"the rest, for conditional models given their labels: each is followed by {_COMPLETIONS} completions",
+    )
+    parser.add_argument("--prompt", metavar="TEXT", help="text that all samples begin with, for a model of characters")
     return parser
 
 
@@ -75,28 +89,97 @@ def _told(dataset: Dataset, cond: np.ndarray | None) -> np.ndarray | None:
     return dataset.sounds.conditions(cond)
 
 
-def _chains(model: Trained, num: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _examples(model: Trained, num: int, seed: int, flag: str) -> Split:
+    """Test examples, with their labels where the model is conditional.
+
+    Raises:
+        UserError: if there are fewer.
+    """
+    test = model.run.dataset.test
+    if num > len(test.x):
+        raise UserError(f"--num must be at most the {len(test.x)} test examples with {flag}, got {num}")
+    rows = np.random.default_rng(seed).permutation(len(test.x))[:num]
+    cond = test.cond[rows] if test.cond is not None and trained.conditional(model.run) else None
+    return Split(test.x[rows], cond)
+
+
+def _chains(model: Trained, num: int, seed: int) -> dict[str, np.ndarray]:
     """Test examples, and where the chains that start there end."""
     from experiments import devices
 
-    sample_from, test = model.run.experiment.sample_from, model.run.dataset.test
+    sample_from = model.run.experiment.sample_from
     if sample_from is None:
         raise UserError("--from-data: this model has no chains that could start at data")
-    if num > len(test.x):
-        raise UserError(f"--num must be at most the {len(test.x)} test examples with --from-data, got {num}")
-    start = test.x[np.random.default_rng(seed).permutation(len(test.x))[:num]]
+    start = _examples(model, num, seed, "--from-data").x
     step = lambda params, key, x, cond: sample_from(params, key, x)  # noqa: E731
     options = devices.compiler_options()
-    return start, trained.over_batches(step, model.params, trained.Split(start), seed=seed, options=options)
+    return {"x": trained.over_batches(step, model.params, Split(start), seed=seed, options=options), "start": start}
 
 
-def _write(directory: Path, stem: str, arrays: dict[str, np.ndarray], columns: int | None, dataset: Dataset) -> None:
+def _completing(model: Trained, rows: int, flag: str) -> Callable[..., Any]:
+    """What completes examples of which so many rows are given.
+
+    Raises:
+        UserError: if the model completes nothing, or nothing or all is given.
+    """
+    complete, length = model.run.experiment.complete, model.run.dataset.test.x.shape[1]
+    if complete is None:
+        raise UserError(f"{flag}: {model.run.config_name} cannot complete examples of which a part is given")
+    if not 0 < rows < length:
+        raise UserError(f"{flag} must give 1 to {length - 1} of {length} rows or characters, got {rows}")
+    return complete
+
+
+def _completed(complete: Callable[..., Any], model: Trained, given: Split, times: int, seed: int) -> np.ndarray:
+    """That many completions of each example, one after the other."""
+    from experiments import devices
+
+    x, cond = given.x.repeat(times, axis=0), None if given.cond is None else given.cond.repeat(times, axis=0)
+    return trained.over_batches(complete, model.params, Split(x, cond), seed=seed, options=devices.compiler_options())
+
+
+def _completions(model: Trained, num: int, seed: int, rows: int) -> dict[str, np.ndarray]:
+    """Test examples, and completions `[num, _COMPLETIONS, ...]` of the first rows of each."""
+    complete = _completing(model, rows, "--complete")
+    start, cond = _examples(model, num, seed, "--complete")
+    x = _completed(complete, model, Split(start[:, :rows], cond), _COMPLETIONS, seed)
+    arrays = {"x": x.reshape(num, _COMPLETIONS, *x.shape[1:]), "start": start}
+    return arrays if cond is None else {**arrays, "labels": cond}
+
+
+def _prompted(model: Trained, num: int, seed: int, string: str) -> dict[str, np.ndarray]:
+    """Texts that begin with a given one."""
+    given = texts.prompt(model.run, string)
+    complete = _completing(model, given.shape[1], "--prompt")
+    return {"x": _completed(complete, model, Split(given), num, seed)}
+
+
+def _drawn(model: Trained, args: argparse.Namespace, cond: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Samples of these labels."""
+    from experiments import devices
+
+    placement, told = devices.placement(args.parallel), _told(model.run.dataset, cond)
+    x = trained.draw(placement, model.run.experiment.model, model.params, args.num, seed=args.seed, labels=told)
+    return {"x": x} if cond is None else {"x": x, "labels": cond}
+
+
+def _shown(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """Samples in the order in which they are shown: each example followed by what began with it."""
+    x = arrays["x"]
+    if "start" not in arrays:
+        return x
+    start = arrays["start"]
+    groups = [start[:, None], x.reshape(len(start), -1, *start.shape[1:])]
+    return np.concatenate(groups, axis=1).reshape(-1, *start.shape[1:])
+
+
+def _write(
+    directory: Path, stem: str, arrays: dict[str, np.ndarray], columns: int | None, dataset: Dataset, page: str = ""
+) -> None:
     directory.mkdir(exist_ok=True)
     np.savez_compressed(directory / f"{stem}.npz", **arrays)  # type: ignore[arg-type]
     print(directory / f"{stem}.npz")
-    x = arrays["x"]
-    if "start" in arrays:
-        x = np.stack([arrays["start"], x], axis=1).reshape(-1, *x.shape[1:])
+    x = _shown(arrays)
     if dataset.sounds is not None:
         dataset.sounds.save(directory / stem, x, arrays.get("labels"))
         print(directory / stem)
@@ -106,14 +189,17 @@ def _write(directory: Path, stem: str, arrays: dict[str, np.ndarray], columns: i
         path = directory / f"{stem}.png"
         grids.save_picture(path, x, num_levels=num_levels, columns=columns, limits=limits)
         print(directory / f"{stem}.png")
+    if page:
+        runs.write_text(directory / f"{stem}.txt", page)
+        print(directory / f"{stem}.txt")
 
 
-def _translate(args: argparse.Namespace, model: Trained) -> int:
+def _translate(args: argparse.Namespace, model: Trained, way: str | None) -> int:
     """Translates own texts, which are printed, or those of the test part."""
     from experiments import devices
 
-    if args.label is not None or args.from_data:
-        raise UserError("--class and --from-data are not for a model of translations, which has --source")
+    if way not in (None, "--source"):
+        raise UserError(f"{way} is not for a model of translations, which has --source")
     sources = texts.sources(model.run, args.num, args.source)
     placement, num = devices.placement(args.parallel), len(sources.cond)
     x = trained.draw(placement, model.run.experiment.model, model.params, num, seed=args.seed, labels=sources.cond)
@@ -121,11 +207,37 @@ def _translate(args: argparse.Namespace, model: Trained) -> int:
     stem += "_source" if args.source else ""
     page = texts.page(model.run.dataset, x, sources)
     print(page if args.source else "", end="")
-    _write(model.run.directory / "samples", stem, {"x": x, "source": sources.cond}, None, model.run.dataset)
-    path = model.run.directory / "samples" / f"{stem}.txt"
-    runs.write_text(path, page)
-    print(path)
+    _write(model.run.directory / "samples", stem, {"x": x, "source": sources.cond}, None, model.run.dataset, page)
     return 0
+
+
+def _way(args: argparse.Namespace) -> str | None:
+    """The flag that says how samples are drawn, or `None`.
+
+    Raises:
+        UserError: if there are two.
+    """
+    given = {"--class": args.label, "--source": args.source, "--complete": args.complete, "--prompt": args.prompt}
+    asked = [name for name, value in given.items() if value is not None] + ["--from-data"] * args.from_data
+    if len(asked) > 1:
+        raise UserError(f"{' and '.join(asked)} exclude one another: expected one of them")
+    return asked[0] if asked else None
+
+
+def _draw(args: argparse.Namespace, model: Trained, way: str | None) -> tuple[dict[str, np.ndarray], str, int | None]:
+    """Arrays, what they are called, and pictures in a row."""
+    num, seed, side_by_side = args.num, args.seed, lambda size: size * grids.num_columns(-(-args.num // size))
+    if way == "--from-data":
+        return _chains(model, num, seed), "_from-data", side_by_side(2)
+    if way == "--complete":
+        arrays = _completions(model, num, seed, args.complete)
+        return arrays, f"_complete{args.complete}", side_by_side(1 + _COMPLETIONS)
+    if way == "--prompt":
+        return _prompted(model, num, seed, args.prompt), "_prompt", None
+    cond = labels(model, num, args.label)
+    if way == "--class":
+        return _drawn(model, args, cond), f"_class{args.label}", None
+    return _drawn(model, args, cond), "", None if cond is None else model.run.dataset.columns
 
 
 def main(argv: Sequence[str]) -> int:
@@ -137,26 +249,19 @@ def main(argv: Sequence[str]) -> int:
     args = parser().parse(argv)
     if args.num < 1 or args.seed < 0:
         raise UserError(f"--num must be at least 1 and --seed at least 0, got {args.num} and {args.seed}")
+    way = _way(args)
     from experiments import devices
 
     devices.setup()
     model = trained.open_trained(args.directory, args.checkpoint, args.set)
-    if texts.are_translated(model.run) or args.source:
-        return _translate(args, model)
-    cond = labels(model, args.num, args.label)
-    stem = "_".join([f"step{model.step:06d}", f"seed{args.seed}", f"num{args.num}", *trained.stems(args.set)])
-    if args.from_data:
-        start, x = _chains(model, args.num, args.seed)
-        arrays, stem = {"x": x, "start": start}, f"{stem}_from-data"
-        columns: int | None = 2 * grids.num_columns(-(-args.num // 2))
-    else:
-        placement = devices.placement(args.parallel)
-        told = _told(model.run.dataset, cond)
-        x = trained.draw(placement, model.run.experiment.model, model.params, args.num, seed=args.seed, labels=told)
-        arrays = {"x": x} if cond is None else {"x": x, "labels": cond}
-        stem += "" if args.label is None else f"_class{args.label}"
-        columns = model.run.dataset.columns if cond is not None and args.label is None else None
-    _write(model.run.directory / "samples", stem, arrays, columns, model.run.dataset)
+    if texts.are_translated(model.run) or way == "--source":
+        return _translate(args, model, way)
+    arrays, more, columns = _draw(args, model, way)
+    dataset = model.run.dataset
+    stem = "_".join([f"step{model.step:06d}", f"seed{args.seed}", f"num{args.num}", *trained.stems(args.set)]) + more
+    page = "" if dataset.texts is None else texts.plain_page(dataset, _shown(arrays))
+    print(page if way == "--prompt" else "", end="")
+    _write(model.run.directory / "samples", stem, arrays, columns, dataset, page)
     return 0
 
 

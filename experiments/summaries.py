@@ -167,6 +167,8 @@ def _said(path: Path) -> str:
     assert match is not None
     more = match["more"].replace("_class", ", class ").replace("_source", ", of own sources")
     more = more.replace("_from-data", ", each after the example its chain began at")
+    more = more.replace("_prompt", ", all from one prompt on")
+    more = re.sub(r"_complete(\d+)", r", each a test example and completions of its first \1 rows", more)
     return f"{match['num']} samples, step {int(match['step'])}, seed {match['seed']}{more}"
 
 

@@ -1,5 +1,6 @@
-"""Samples that are texts, written for people: translations with their sources and references."""
+"""Samples that are texts, written for people: translations with their sources and references, and other texts."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ from experiments.data import Dataset
 from experiments.errors import UserError
 from experiments.runs import Run
 
-__all__ = ["Sources", "are_translated", "page", "sources"]
+__all__ = ["Sources", "are_translated", "page", "plain_page", "prompt", "sources"]
 
 
 class Sources(NamedTuple):
@@ -42,6 +43,23 @@ def sources(run: Run, num: int, given: Sequence[str] | None) -> Sources:
         return Sources(run.dataset.texts.read_sources(list(given)))
     rows = np.arange(num) % len(run.dataset.test.x)
     return Sources(run.dataset.test.cond[rows], run.dataset.test.x[rows])
+
+
+def prompt(run: Run, string: str) -> np.ndarray:
+    """A text that samples begin with, `[1, t]`.
+
+    Raises:
+        UserError: if the data is not read from texts as they stand, or this one cannot be read.
+    """
+    if run.dataset.texts is None or run.dataset.texts.read is None:
+        raise UserError(f"--prompt: {run.dataset.name} is not of texts that samples could begin with")
+    return run.dataset.texts.read(string)[None]
+
+
+def plain_page(dataset: Dataset, x: np.ndarray) -> str:
+    """Texts, every line of them indented, so that an empty line tells one from the next."""
+    assert dataset.texts is not None
+    return "".join(f"{textwrap.indent(text, '  ', lambda line: True)}\n\n" for text in dataset.texts.write(x))
 
 
 def page(dataset: Dataset, x: np.ndarray, sources: Sources) -> str:

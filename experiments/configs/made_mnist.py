@@ -16,7 +16,7 @@ from experiments.config import Experiment
 from experiments.data import Dataset
 from experiments.optimizers import cosine_adam
 from jaxgen.distributions import categorical_conditional
-from jaxgen.models.autoregressive.autoregressive import autoregressive
+from jaxgen.models.autoregressive.autoregressive import autoregressive, complete
 from jaxgen.models.autoregressive.made import made_ensemble
 from jaxgen.nets.made import MADE
 
@@ -53,8 +53,8 @@ def build(config: Config, dataset: Dataset) -> Experiment:
     """Builds the model of integers and its optimiser."""
     shape, num_levels = checks.integer_shape(dataset, "this MADE"), dataset.num_levels
     net = MADE(num_levels, (config.width,) * config.depth, shape, checks.num_classes(config, dataset))
+    tx = cosine_adam(config, weight_decay=config.weight_decay)
     if config.num_masks > 1:
-        model = made_ensemble(net, num_masks=config.num_masks)
-    else:
-        model = autoregressive(net, shape, categorical_conditional(num_levels))
-    return Experiment(model, cosine_adam(config, weight_decay=config.weight_decay))
+        return Experiment(made_ensemble(net, num_masks=config.num_masks), tx)
+    density = shape, categorical_conditional(num_levels)
+    return Experiment(autoregressive(net, *density), tx, complete=complete(net, *density))

@@ -16,7 +16,7 @@ from experiments.config import Experiment
 from experiments.data import Dataset
 from experiments.optimizers import cosine_adam
 from jaxgen.distributions import categorical_conditional
-from jaxgen.models.autoregressive.autoregressive import autoregressive
+from jaxgen.models.autoregressive.autoregressive import autoregressive, complete
 from jaxgen.nets.pixel_cnn import GatedPixelCNN
 
 
@@ -45,5 +45,6 @@ def build(config: Config, dataset: Dataset) -> Experiment:
     shape, num_levels = checks.image_shape(dataset, "this PixelCNN"), dataset.num_levels
     classes = checks.num_classes(config, dataset)
     net = GatedPixelCNN(shape, num_levels, config.features, config.depth, num_classes=classes)
-    model = autoregressive(net, shape, categorical_conditional(num_levels))
-    return Experiment(model, cosine_adam(config, max_norm=1.0))
+    density = shape, categorical_conditional(num_levels)
+    model, completed = autoregressive(net, *density), complete(net, *density)
+    return Experiment(model, cosine_adam(config, max_norm=1.0), complete=completed)

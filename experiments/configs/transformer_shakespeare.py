@@ -18,7 +18,7 @@ from experiments.config import Evaluation, Experiment
 from experiments.data import Dataset, Split
 from experiments.errors import UserError
 from jaxgen.distributions import categorical_conditional, categorical_log_prob
-from jaxgen.models.autoregressive.autoregressive import autoregressive
+from jaxgen.models.autoregressive.autoregressive import autoregressive, complete
 from jaxgen.nets import causal
 from jaxgen.nets.transformer import GPT2, MODERN, Transformer
 
@@ -92,5 +92,10 @@ def build(config: Config, dataset: Dataset) -> Experiment:
         style=MODERN if config.modern else GPT2,
         dropout=config.dropout,
     )
-    model = autoregressive(net, shape, categorical_conditional(dataset.num_levels))
-    return Experiment(model, _optimizer(config, shape[0]), {"next character": _next_character(net)})
+    density = shape, categorical_conditional(dataset.num_levels)
+    return Experiment(
+        autoregressive(net, *density),
+        _optimizer(config, shape[0]),
+        {"next character": _next_character(net)},
+        complete=complete(net, *density),
+    )

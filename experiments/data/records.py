@@ -31,11 +31,13 @@ class Texts(NamedTuple):
         write: `x [n, t] -> n strings`.
         write_source: the same for `cond`, where the texts are translations.
         read_sources: `n strings -> cond [n, s]`; a `UserError` for a string that cannot be one.
+        read: `string -> x [t]` of as many elements as the string takes; a `UserError` for one that cannot be read.
     """
 
     write: Callable[[np.ndarray], list[str]]
     write_source: Callable[[np.ndarray], list[str]] | None = None
     read_sources: Callable[[Sequence[str]], np.ndarray] | None = None
+    read: Callable[[str], np.ndarray] | None = None
 
 
 class Sounds(NamedTuple):

@@ -4,12 +4,15 @@ Source: the file `input.txt` of https://github.com/karpathy/char-rnn, data/tinys
 https://github.com/karpathy/nanoGPT, data/shakespeare_char.
 """
 
+from functools import partial
+
 import numpy as np
 
 from experiments.data.folder import read
-from experiments.data.records import Dataset, Split
+from experiments.data.records import Dataset, Split, Texts
+from experiments.errors import UserError
 
-__all__ = ["CONTEXT", "shakespeare", "spelled"]
+__all__ = ["CONTEXT", "levels", "shakespeare", "spelled"]
 
 CONTEXT = 64
 """Characters before each predicted one, at most; a window holds one more."""
@@ -29,6 +32,18 @@ def spelled(x: np.ndarray, characters: np.ndarray) -> list[str]:
     return [characters[row].astype(np.uint8).tobytes().decode("latin-1") for row in x]
 
 
+def levels(string: str, characters: np.ndarray) -> np.ndarray:
+    """The levels `uint8 [t]` of a string, what `spelled` undoes.
+
+    Raises:
+        UserError: if it has a character that is not one of them.
+    """
+    codes = np.array([ord(character) for character in string], np.int64)
+    if (unknown := ~np.isin(codes, characters)).any():
+        raise UserError(f"the data has no character {string[unknown.argmax()]!r}, got {string[:60]!r}")
+    return np.searchsorted(characters, codes).astype(np.uint8)
+
+
 def shakespeare() -> Dataset:
     """Loads `shakespeare`: windows of 65 characters, of which each but the first is predicted from those before.
 
@@ -36,19 +51,21 @@ def shakespeare() -> Dataset:
         UserError: if the file is missing.
     """
     file = read("shakespeare", "tinyshakespeare/input.txt")
-    levels = np.searchsorted(_characters(file.content), np.frombuffer(file.content, np.uint8)).astype(np.uint8)
-    cut = len(levels) * 9 // 10
-    train, rest = levels[:cut], levels[cut:]
+    characters = _characters(file.content)
+    text = np.searchsorted(characters, np.frombuffer(file.content, np.uint8)).astype(np.uint8)
+    cut = len(text) * 9 // 10
+    train, rest = text[:cut], text[cut:]
     parts = [Split(_windows(part, np.arange(0, len(part) - CONTEXT, CONTEXT))) for part in (train, rest)]
     return Dataset(
         "shakespeare",
         parts[0],
         parts[1],
         parts[1],
-        num_levels=int(levels.max()) + 1,
+        num_levels=len(characters),
         num_classes=0,
         protocol=f"tiny Shakespeare, characters; train = first nine tenths, at every visit windows of "
         f"{CONTEXT + 1} from anywhere in it; valid and test = the last tenth, windows that share one character; "
         f"{file.stamp}",
         dynamic=lambda rng, rows: _windows(train, rng.integers(0, len(train) - CONTEXT, len(rows))),
+        texts=Texts(write=lambda x: spelled(x, characters), read=partial(levels, characters=characters)),
     )

@@ -1,14 +1,18 @@
+import itertools
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from scipy import stats
 
-from experiments import checkpoints, data, runs, sample, trained
+from experiments import checkpoints, configs, data, runs, sample, summaries, trained
 from experiments.errors import UserError
 from experiments.trained import Trained
+from jaxgen.types import Batch
 
 
 def draw(directory, *flags):
@@ -92,9 +96,49 @@ def test_chains_start_at_test_examples(plain_run):
     assert all(image.tobytes() in test for image in drawn["start"])
 
 
+def test_completions_begin_with_the_rows_of_test_examples_given_their_labels(conditional_run):
+    """The known model draws the rows below from N(mean of the class, (temperature e)^2), without noise the mean."""
+    stem, drawn = draw(conditional_run, "--num", "300", "--complete", "3", "--seed", "2")
+    assert stem == "step000006_seed2_num300_complete3"
+    assert drawn["x"].shape == (300, 4, 8, 8, 1)
+    np.testing.assert_array_equal(drawn["x"][:, :, :3], np.repeat(drawn["start"][:, None, :3], 4, axis=1))
+    test = runs.open_run(conditional_run).dataset.test
+    known = {image.tobytes(): label for image, label in zip(*test, strict=True)}
+    assert [known[image.tobytes()] for image in drawn["start"]] == drawn["labels"].tolist()
+    params = trained.open_trained(str(conditional_run)).params
+    noise = (drawn["x"] - params["mean"][drawn["labels"]][:, None])[:, :, 3:] / np.e
+    assert stats.kstest(noise.ravel(), "norm").pvalue > 1e-4
+    same = draw(conditional_run, "--num", "300", "--complete", "3", "--seed", "2")[1]["x"]
+    np.testing.assert_array_equal(same, drawn["x"])
+    assert len(np.unique(drawn["x"][:, :, 3:].reshape(1200, -1), axis=0)) == 1200
+
+
+def test_a_picture_of_completions_shows_each_example_before_its_own(plain_run, monkeypatch):
+    """Two groups of five pictures in a row; the caption says what they are."""
+    pictures = []
+    monkeypatch.setattr(sample.grids, "save_picture", lambda path, x, **options: pictures.append((x, options)))
+    stem, drawn = draw(plain_run, "--num", "7", "--complete", "4")
+    (shown, options), _ = pictures[0], pictures.clear()
+    assert options["columns"] == 10
+    groups = shown.reshape(7, 5, 8, 8, 1)
+    np.testing.assert_array_equal(groups[:, 0], drawn["start"])
+    np.testing.assert_array_equal(groups[:, 1:], drawn["x"])
+    assert summaries._said(Path(f"{stem}.png")).endswith("each a test example and completions of its first 4 rows")
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (["--complete", "0"], "--complete must give 1 to 7 of 8 rows or characters, got 0"),
+        (["--complete", "8"], "--complete must give 1 to 7 of 8 rows or characters, got 8"),
+        (["--complete", "-3"], "--complete must give 1 to 7 of 8 rows or characters, got -3"),
+        (["--complete", "half"], "--complete"),
+        (["--complete", "3", "--num", "498"], "at most the 497 test examples with --complete, got 498"),
+        (["--complete", "3", "--from-data"], "--complete and --from-data exclude one another"),
+        (["--complete", "3", "--class", "3"], "--class and --complete exclude one another"),
+        (["--complete", "3", "--source", "a"], "--source and --complete exclude one another"),
+        (["--complete", "3", "--prompt", "a"], "--complete and --prompt exclude one another"),
+        (["--prompt", "a"], "--prompt: digits is not of texts that samples could begin with"),
         (["--class", "3"], "--class 3: this run is not conditional"),
         (["--num", "0"], "--num must be at least 1"),
         (["--num", "some"], "--num"),
@@ -121,6 +165,46 @@ def test_a_model_without_chains_cannot_start_from_data(plain_run):
     model = Trained(run._replace(experiment=run.experiment._replace(sample_from=None)), 6, {})
     with pytest.raises(UserError, match="no chains"):
         sample._chains(model, 4, 0)
+
+
+def test_a_model_that_completes_nothing_says_so(plain_run):
+    run = runs.open_run(plain_run)
+    model = Trained(run._replace(experiment=run.experiment._replace(complete=None)), 6, {})
+    with pytest.raises(UserError, match="--complete: known_digits cannot complete examples"):
+        sample._completions(model, 4, 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("config", "fields"),
+    [
+        ("pixel_cnn_mnist", {"features": 4, "depth": 1, "conditional": True}),
+        ("pixel_cnn_mnist", {"features": 4, "depth": 1}),
+        ("made_mnist", {"width": 8, "conditional": True}),
+        ("made_mnist", {"width": 8}),
+    ],
+)
+def test_configs_of_images_complete_them(config, fields):
+    """20000 last rows of one upper part of digits pass a chi-squared test of p(x) / p(upper part), by all 256."""
+    dataset, module = data.load("digits_binary"), configs.load(config)
+    experiment = module.build(module.Config(data="digits_binary", **fields), dataset)
+    told = lambda num: np.full(num, 3, np.int32) if fields.get("conditional") else None  # noqa: E731
+    params, _ = jax.jit(experiment.model.init)(jax.random.key(0), Batch(dataset.test.x[:1], told(1)))
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape), params)
+    upper = dataset.test.x[5, :7]
+    x = jax.jit(experiment.complete)(params, jax.random.key(2), np.tile(upper, (20_000, 1, 1, 1)), told(20_000))
+    np.testing.assert_array_equal(x[:, :7], np.tile(upper, (20_000, 1, 1, 1)))
+    rows = np.array(list(itertools.product((0, 1), repeat=8)), np.uint8).reshape(256, 1, 8, 1)
+    every = np.concatenate([np.tile(upper, (256, 1, 1, 1)), rows], 1)
+    p = np.exp(np.asarray(jax.jit(experiment.model.log_prob)(params, every, told(256)), np.float64))
+    counts = np.bincount(np.packbits(np.asarray(x)[:, 7, :, 0], axis=1)[:, 0], minlength=256)
+    expected = 20_000 * p / p.sum()
+    assert expected.max() > 1.5 * expected.min() > 7.5
+    assert stats.chisquare(counts, expected).pvalue > 1e-3
+
+
+def test_an_ensemble_of_orders_completes_nothing():
+    dataset, module = data.load("digits_binary"), configs.load("made_mnist")
+    assert module.build(module.Config(width=8, num_masks=2), dataset).complete is None
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(plain_run, tmp_path, capsys):

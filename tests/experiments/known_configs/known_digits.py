@@ -57,6 +57,10 @@ def build(config, dataset):
         factor = jnp.where(jax.random.bernoulli(key, shape=x.shape[:1]), 1.8, 0.2)
         return log_prob(params, x, cond) + jnp.log(factor)
 
+    def complete(params, key, given, cond):
+        drawn = sample(params, key, given.shape[0], cond)
+        return jnp.concatenate([given.astype(drawn.dtype), drawn[:, given.shape[1] :]], 1)
+
     model = Model(
         init=init,
         loss=loss,
@@ -72,4 +76,5 @@ def build(config, dataset):
         optax.adam(config.learning_rate),
         evaluations={"something of its own": Evaluation(lambda *_: (1.5, 0.25), "nats", "half width, made up")},
         sample_from=lambda params, key, x: x + 1,
+        complete=complete,
     )
