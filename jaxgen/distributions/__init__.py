@@ -1,5 +1,6 @@
 """Leaf densities as functions, and what binds them to the outputs of networks: `Likelihood` and `Conditional`."""
 
+from jaxgen.distributions.companding import compand, expand, level_cells
 from jaxgen.distributions.conditional import Conditional, categorical_conditional, categorical_ending, with_end
 from jaxgen.distributions.densities import (
     bernoulli_log_prob,
@@ -22,7 +23,10 @@ __all__ = [
     "categorical_ending",
     "categorical_log_prob",
     "check_levels",
+    "compand",
+    "expand",
     "known",
+    "level_cells",
     "logistic_log_prob",
     "logistic_mixture",
     "normal_kl",

@@ -1,5 +1,6 @@
 """Densities of one element of a sequence, bound to the output of an autoregressive network."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -59,25 +60,26 @@ def categorical_conditional(num_levels: int, *, choose: Callable[..., Any] = jax
 def with_end(inner: Conditional) -> Conditional:
     r"""Tokens of another density and one more, the end, with a logit of its own.
 
-    With L = `inner.num_levels` and the output (e, o): p(x = L) = sigmoid(e), and p(x) = sigmoid(-e) inner(x | o) below.
-    A mixture of logistics, whose last level takes all of the upper tail, cannot say at once that a sound is loud and
-    that it goes on; this can.
+    With L = `inner.num_levels` and the output (e, o): p(x = L) = sigmoid(e - ln L), and p(x) = sigmoid(ln L - e)
+    inner(x | o) below; at e = 0 the end has 1 / (L + 1), as much as a level has where they are alike. A mixture of
+    logistics, whose last level takes all of the upper tail, cannot say at once that a sound is loud and that it goes
+    on; this can.
 
     Raises:
         ValueError: if the elements have axes; of `ending`, if the end is not L.
     """
     if inner.event_ndim:
         raise ValueError(f"only tokens can have an end, not elements of {inner.event_ndim} axes")
-    last = inner.num_levels
+    last, offset = inner.num_levels, math.log(inner.num_levels)
 
     def log_prob(x: Num[Array, "*batch"], output: Float[Array, "*batch k"]) -> Float[Array, "*batch"]:
-        logit, is_end = output[..., 0], x == last
+        logit, is_end = output[..., 0] - offset, x == last
         below = jax.nn.log_sigmoid(-logit) + inner.log_prob(jnp.where(is_end, 0, x), output[..., 1:])
         return jnp.where(is_end, jax.nn.log_sigmoid(logit), below)
 
     def sample(key: PRNGKey, output: Float[Array, "*batch k"]) -> Data:
         end_key, inner_key = jax.random.split(key)
-        is_end = jax.random.bernoulli(end_key, jax.nn.sigmoid(output[..., 0]))
+        is_end = jax.random.bernoulli(end_key, jax.nn.sigmoid(output[..., 0] - offset))
         return jnp.where(is_end, last, inner.sample(inner_key, output[..., 1:]))
 
     def ending(output: Any, *, end: int, certain: Any = False, impossible: Any = False) -> Any:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+from jaxgen.distributions.companding import level_cells
 from jaxgen.types import Data, PerExample
 
 __all__ = [
@@ -52,17 +53,28 @@ def categorical_log_prob(x: Num[Array, "*shape"], logits: Float[Array, "*shape l
 
 
 def logistic_log_prob(
-    x: Num[Array, "*#shape"], mean: Float[Array, "*#shape"], log_scale: Float[Array, "*#shape"], num_levels: int
+    x: Num[Array, "*#shape"],
+    mean: Float[Array, "*#shape"],
+    log_scale: Float[Array, "*#shape"],
+    num_levels: int,
+    companding: float = 0.0,
 ) -> Float[Array, "*shape"]:
     """Log-probability of levels 0 .. L - 1 whose cells are those of a logistic density on [-1, 1].
 
-    With v = 2 x / (L - 1) - 1, h = 1 / (L - 1), a = (v + h - mean) / s, b = (v - h - mean) / s and the sigmoid S, it is
+    With the cells of `level_cells`, from l to u, a = (u - mean) / s, b = (l - mean) / s and the sigmoid S, it is
     ln (S(a) - S(b)) = ln S(a) + ln S(-b) + ln (1 - exp(b - a)), where b = -inf for the first level and a = inf for the
     last: the form does not cancel far from the mean.
+
+    Args:
+        x: levels.
+        mean: of the logistic density, on the scale of the mu-law.
+        log_scale: ln s, on that scale.
+        num_levels: L.
+        companding: mu; 0 for the linear scale.
     """
-    inverse_scale, half = jnp.exp(-log_scale), 1 / (num_levels - 1)
-    centred = 2 * half * x - 1 - mean
-    above, below = (centred + half) * inverse_scale, (centred - half) * inverse_scale
-    inside = jax.nn.log_sigmoid(above) + jax.nn.log_sigmoid(-below) + jnp.log(-jnp.expm1(-2 * half * inverse_scale))
+    inverse_scale = jnp.exp(-log_scale)
+    lower, upper, width = level_cells(jnp.asarray(x, jnp.result_type(mean)), num_levels, companding)
+    above, below = (upper - mean) * inverse_scale, (lower - mean) * inverse_scale
+    inside = jax.nn.log_sigmoid(above) + jax.nn.log_sigmoid(-below) + jnp.log(-jnp.expm1(-width * inverse_scale))
     first = jnp.where(x == 0, jax.nn.log_sigmoid(above), inside)
     return jnp.where(x == num_levels - 1, jax.nn.log_sigmoid(-below), first)
