@@ -37,6 +37,8 @@ from jaxgen.types import Batch
 SAMPLING_FIELDS = ("temperature", "recogniser")
 
 _MOST_LEVELS, _AT_A_TIME, _SAMPLES = 1024, 10, 300
+_MU, _LOG_SCALE = 255.0, -2.0
+"""The mu-law for levels on the linear scale, and ln s at which a mixture starts on it, as wide as quiet speech."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,12 +79,26 @@ class Config(config.Config):
     """Steps between two lines of metrics."""
 
 
+def _companding(num_levels: int) -> float:
+    """The mu of levels on the linear scale, of which there are many; 0 for those that went through the law before."""
+    return _MU if num_levels > _MOST_LEVELS else 0.0
+
+
 def _conditional(config: Config, num_levels: int) -> Conditional:
     """The density of a sample."""
     if config.mixture:
         if config.temperature != 1.0:
             raise UserError("--temperature is of categorical outputs: leave it at 1 with --mixture")
-        return with_end(logistic_mixture(num_levels - 1, config.mixture, min_log_scale=-math.log(num_levels) - 1.5))
+        least = -math.log(num_levels) - 1.5
+        return with_end(
+            logistic_mixture(
+                num_levels - 1,
+                config.mixture,
+                min_log_scale=least,
+                log_scale=_LOG_SCALE,
+                companding=_companding(num_levels),
+            )
+        )
     if num_levels > _MOST_LEVELS:
         raise UserError(f"a categorical output of {num_levels} levels is too large: pass --mixture 10")
     return categorical_conditional(num_levels, choose=decode.draw_from(decode.temperature(config.temperature)))
@@ -112,6 +128,7 @@ def _net(config: Config, dataset: Dataset, conditional: Conditional) -> WaveNet:
         dilations=tuple(2**i for i in range(config.cycle)) * config.cycles,
         num_classes=() if not config.conditional else many if text else (*many, 10),
         num_local=NUM_SYMBOLS if text else 0,
+        companding=_companding(dataset.num_levels),
         ending=_ending(conditional) if text else None,
     )
 

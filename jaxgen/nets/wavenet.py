@@ -2,7 +2,7 @@ r"""WaveNet: each sample of a sound from those before it, by dilated causal conv
 
 With the samples scaled to [-1, 1], a condition c_t, and layers of dilations 1, 2, 4 .. 2^(m-1), several times over:
 
-    (1)  h_t = W v_{t-1} + b,   v_{-1} = 0
+    (1)  h_t = W v_{t-1} + b,   v_{-1} = 0;   with companding, W (v_{t-1}, c(v_{t-1})) + b
     (2)  a, b = W_0 h_{t-d} + W_1 h_t + V c_t,   z = tanh(a) sigmoid(b)
     (3)  h <- h + W_r z,   skip <- skip + W_s z
     (4)  output_t = W'' relu(W' relu(skip))
@@ -10,13 +10,13 @@ With the samples scaled to [-1, 1], a condition c_t, and layers of dilations 1, 
 c_t is the sum of vectors of the labels (the same for all t: a digit, a speaker) and of a sequence that is slower by a
 whole factor, each of its frames standing for as many samples. To decode, each layer keeps its last d inputs in a ring.
 
-Sounds are made levels by the law  level = (L - 1) (1 + sign(s) ln(1 + mu |s|) / ln(1 + mu)) / 2,  mu = L - 1.
+Sounds are made levels by the law  level = (L - 1) (1 + c(s)) / 2,  c(s) = sign(s) ln(1 + mu |s|) / ln(1 + mu),
+mu = L - 1. Those that keep many levels, on the linear scale, are told in both ways, since quiet samples lie next to 0.
 
 Sources: WaveNet: A Generative Model for Raw Audio, https://arxiv.org/abs/1609.03499; Fast Wavenet Generation Algorithm,
 https://arxiv.org/abs/1611.09482.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Integer, Num
 
+from jaxgen.distributions import compand, expand
 from jaxgen.nets.causal import Causal
 from jaxgen.nets.dense import Dense
 from jaxgen.nets.labels import known_or_too_large
@@ -37,16 +38,14 @@ Sequences = Float[Array, "n t _"]
 
 def mu_law(sound: Float[Array, "*shape"], num_levels: int = 256) -> Integer[Array, "*shape"]:
     """Levels 0 .. L - 1 of a sound in [-1, 1], finer where it is quiet."""
-    mu = num_levels - 1
-    companded = jnp.sign(sound) * jnp.log1p(mu * jnp.abs(sound)) / math.log1p(mu)
-    return jnp.round((companded + 1) / 2 * mu).astype(jnp.int32)
+    mu = num_levels - 1.0
+    return jnp.round((compand(sound, mu) + 1) / 2 * mu).astype(jnp.int32)
 
 
 def mu_law_inverse(levels: Num[Array, "*shape"], num_levels: int = 256) -> Float[Array, "*shape"]:
     """The sound in [-1, 1] of levels 0 .. L - 1."""
-    mu = num_levels - 1
-    companded = 2 * levels / mu - 1.0
-    return jnp.sign(companded) * jnp.expm1(jnp.abs(companded) * math.log1p(mu)) / mu
+    mu = num_levels - 1.0
+    return expand(2 * levels / mu - 1.0, mu)
 
 
 def ends(sequence: Float[Array, "n frames _"]) -> tuple[Bool[Array, "n frames"], Bool[Array, "n frames"]]:
@@ -102,11 +101,13 @@ class WaveNet(Causal):
         dilations: of each layer.
         num_classes: numbers of values of each label, `(10, 6)` for a digit and a speaker; none by default.
         num_local: channels of the slower sequence; 0 for none.
+        companding: mu of the c of (1); 0 for samples that are told once, as they are.
         ending: `conditional.ending` with its end bound, where the slower sequence tells when the sound is over, see
             `ends`; `None` elsewhere.
 
     Raises:
-        ValueError: if a dilation or size is below 1, or an ending is given without a slower sequence.
+        ValueError: if a dilation or size is below 1, the companding is negative, or an ending is given without a slower
+            sequence.
     """
 
     length: int
@@ -117,12 +118,15 @@ class WaveNet(Causal):
     dilations: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512) * 2
     num_classes: Sequence[int] = ()
     num_local: int = 0
+    companding: float = 0.0
     ending: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
         sizes = (self.length, self.num_outputs, self.features, self.skip_features, *self.dilations, *self.num_classes)
         if min(sizes) < 1 or not self.dilations:
             raise ValueError(f"sizes and dilations of a WaveNet must be at least 1, got {sizes}")
+        if self.companding < 0:
+            raise ValueError(f"companding must be at least 0, got {self.companding}")
         if self.ending is not None and not self.num_local:
             raise ValueError("an ending needs a slower sequence that tells it, got num_local=0")
         super().__post_init__()
@@ -155,6 +159,7 @@ class WaveNet(Causal):
     def __call__(self, x: Num[Array, "n ..."], context: Any, position: Any = None) -> Any:
         """Outputs `[n, t, k]` of sounds `[n, t]`; or of one sample, `[n] -> [n, k]`."""
         v = (2 * x.astype(jnp.float32) / (self.num_levels - 1) - 1).reshape(x.shape[0], -1, 1)
+        v = jnp.concatenate([v, compand(v, self.companding)], -1) if self.companding else v
         v = jnp.pad(v[:, :-1], ((0, 0), (1, 0), (0, 0))) if position is None else jnp.where(position == 0, 0.0, v)
         h, skip, condition = Dense(self.features)(v), jnp.zeros(()), self._condition(context, v.shape[1], position)
         for dilation in self.dilations:

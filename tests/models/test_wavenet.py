@@ -26,9 +26,10 @@ def net(length, num_levels, num_outputs, **options):
     return WaveNet(length, num_levels, num_outputs, features=4, skip_features=16, dilations=(1, 2, 4, 1), **options)
 
 
-def test_cached_equals_full():
+@pytest.mark.parametrize("companding", [0.0, 255.0], ids=["told_once", "companded_too"])
+def test_cached_equals_full(companding):
     """With a digit, a speaker and a slower sequence; longer than any ring."""
-    sound = net(12, 9, 6, num_classes=(3, 2), num_local=2)
+    sound = net(12, 9, 6, num_classes=(3, 2), num_local=2, companding=companding)
     x = jax.random.randint(KEY, (2, 12), 0, 9)
     cond = (jnp.array([[0, 1], [2, 0]]), jax.random.normal(KEY, (2, 4, 2)))
     params = parameters(sound, x, cond)
@@ -38,6 +39,22 @@ def test_cached_equals_full():
         changed = np.abs(outputs(other) - outputs(cond)).max(-1) > 1e-6
         assert changed[0].any()
         assert not changed[1].any()
+
+
+def test_samples_are_told_by_the_mu_law_too():
+    """Without the weights of one scale, the network that is told the other alone, by the formula in numpy."""
+    both, plain = net(12, 65536, 6, companding=255.0), net(12, 65536, 6)
+    x = 32768 + jax.random.randint(KEY, (2, 12), -300, 300)
+    params = parameters(both, x)
+    weights = params["Dense_0"]["kernel"]
+    v = (2 * np.asarray(x, np.float64) - 65535) / 65535
+    companded = np.sign(v) * np.log1p(255 * np.abs(v)) / np.log(256)
+    for row, scale in enumerate((v, companded)):
+        with_row = lambda kernel: params | {"Dense_0": params["Dense_0"] | {"kernel": kernel}}  # noqa: E731
+        found = causal.outputs(both, with_row(weights.at[1 - row].set(0)), x, None)
+        told = jnp.asarray((scale + 1) / 2 * 65535, jnp.float32)
+        expected = causal.outputs(plain, with_row(weights[row : row + 1]), told, None)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_local_condition_is_in_time():
@@ -123,6 +140,8 @@ def test_mu_law_is_that_of_the_paper():
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="sizes and dilations of a WaveNet must be at least 1"):
         WaveNet(8, 4, 4, dilations=(1, 0))
+    with pytest.raises(ValueError, match=r"companding must be at least 0, got -1\.0"):
+        net(8, 4, 4, companding=-1.0)
     sound = net(8, 4, 4, num_classes=(3, 2))
     with pytest.raises(ValueError, match=r"needs as many labels, got shape \(1,\)"):
         sound.context(jnp.zeros(1, jnp.int32))
