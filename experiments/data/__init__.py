@@ -33,6 +33,7 @@ _SOUNDS: dict[str, tuple[str, dict[str, bool]]] = {
     "fsdd_16bit": ("fsdd, 16-bit levels", {"linear": True}),
     "fsdd_speakers": ("fsdd, 10 digits, tested on two speakers of six", {"held_out_speakers": True}),
     "fsdd_text": ("fsdd, given the speaker and a text in time", {"text": True}),
+    "fsdd_16bit_text": ("fsdd_text, 16-bit levels", {"linear": True, "text": True}),
     "fsdd_spectrograms": ("64x64 spectrograms of fsdd, levels 0..255, 10 classes", {"pictures": True}),
 }
 
