@@ -100,6 +100,103 @@ def test_distillation_of_the_exact_function(path):
     assert many < few / 16 + 1e-5  # the error of one step of a method of second order, h^3
 
 
+ONE_MEAN, ONE_VARIANCE = 0.4, 0.25
+
+
+def family(path):
+    """Networks with the exact function of N(0.4, 0.25) at theta = 0, and polynomials beside it."""
+    end = lambda x_t, t: gaussian_flow(path, ONE_MEAN, ONE_VARIANCE, x_t, t, path.t_min) / path.alpha(path.t_min)  # noqa: E731
+
+    class Family(nn.Module):
+        @nn.compact
+        def __call__(self, x, level, cond=None):
+            theta = self.param("theta", nn.initializers.zeros, (3, 1))
+            return exact(path, KEEPING)(end)(x, level) + jnp.concatenate([jnp.ones_like(x), x, x**3], -1) @ theta
+
+    return Family()
+
+
+def halving(path, key, num, step):
+    """The noise level 0.8 and a lower one, closer at every step."""
+    del key
+    at = lambda noise: jnp.broadcast_to(paths.time_of_log_snr(path, -2 * jnp.log(noise)), (num,))  # noqa: E731
+    return at(jnp.float32(0.8)), at(0.8 * (1 - 0.125 * 0.5**step))
+
+
+def tuning(path, key, num, step):
+    """The pair of easy consistency tuning that one example gets, for all of them, from the third stage on."""
+    t, s = paths.tuning_pairs(1)(path, key, 1, step + 2)
+    return jnp.broadcast_to(t, (num,)), jnp.broadcast_to(s, (num,))
+
+
+def gradients(monkeypatch, path, pairs, distance, weight, *, theta=0.0):
+    """Gradients `[3, 3]` of the loss at three steps, in expectation over data and noise: by Gauss-Hermite."""
+    nodes, masses = np.polynomial.hermite_e.hermegauss(12)
+    z, eps = (jnp.float32(grid.reshape(-1, 1)) for grid in np.meshgrid(nodes, nodes))
+    mass, normal = np.outer(masses, masses).ravel() / masses.mean() ** 2, jax.random.normal
+    monkeypatch.setattr(jax.random, "normal", lambda key, shape: eps if shape == eps.shape else normal(key, shape))
+    weighted = lambda path, t, s: mass * weight(path, t, s)  # noqa: E731
+    model = consistency(family(path), (1,), path=path, pairs=pairs, distance=distance, weight=weighted)
+    batch, params = Batch(ONE_MEAN + np.sqrt(ONE_VARIANCE) * z), {"theta": jnp.full((3, 1), theta)}
+    gradient = jax.jit(jax.grad(lambda params, step: model.loss(params, {"step": step}, KEY, batch)[0]))
+    found = [gradient(params, jnp.asarray(step))["theta"][:, 0] for step in range(3)]
+    monkeypatch.setattr(jax.random, "normal", normal)
+    return np.float64(found)
+
+
+def gradient_of_the_exact_function(path, t, s):
+    """In closed form, of squared distances: 2 E[df/dtheta (f(x_t, t) - E[f(x_s, s) | x_t])].
+
+    The exact function is m + c z_t, with z_t = (x_t - alpha m) / spread(t) and c the spread of the end. Given x_t the
+    mean of z_s is rho z_t, with rho the correlation of x_t and x_s: the cosine of the difference of two angles.
+    """
+    (alpha, sigma), (alpha_s, sigma_s), (alpha_0, sigma_0) = (
+        np.float64([path.alpha(time), path.sigma(time)]) for time in (t, s, path.t_min)
+    )
+    spread = lambda alpha, sigma: np.sqrt(alpha**2 * ONE_VARIANCE + sigma**2)  # noqa: E731
+    rho = (alpha * alpha_s * ONE_VARIANCE + sigma * sigma_s) / spread(alpha, sigma) / spread(alpha_s, sigma_s)
+    z, masses = np.polynomial.hermite_e.hermegauss(12)
+    scale = np.sqrt(0.25 * alpha**2 + sigma**2)
+    y = (alpha * ONE_MEAN + spread(alpha, sigma) * z) / scale
+    c_out = 0.5 * (sigma - alpha * sigma_0 / alpha_0) / scale
+    residual = spread(alpha_0, sigma_0) / alpha_0 * (1 - rho) * z
+    return 2 * c_out * np.stack([np.ones_like(y), y, y**3]) @ (masses / masses.sum() * residual)
+
+
+def three_pairs(path, pairs):
+    """Times (t, s) of the three steps, and angles arctan(sigma / (alpha spread of the data)) between them."""
+    times = [[float(time[0]) for time in pairs(path, jax.random.split(KEY)[0], 1, jnp.asarray(i))] for i in range(3)]
+    angle = lambda t: np.arctan2(float(path.sigma(t)), float(path.alpha(t)) * np.sqrt(ONE_VARIANCE))  # noqa: E731
+    return times, np.array([angle(t) - angle(s) for t, s in times])
+
+
+@every_path
+@pytest.mark.parametrize("pairs", [halving, tuning])
+def test_training_leaves_the_exact_function_as_times_come_together(monkeypatch, path, pairs):
+    """Its gradient is the closed form, of second order in the gap, where that of another function is of first."""
+    times, gaps = three_pairs(path, pairs)
+    one = lambda path, t, s: jnp.ones_like(t)  # noqa: E731
+    found = gradients(monkeypatch, path, pairs, squared_distance, one)
+    other = gradients(monkeypatch, path, pairs, squared_distance, one, theta=0.3)
+    expected = [gradient_of_the_exact_function(path, t, s) for t, s in times]
+    np.testing.assert_allclose(found, expected, rtol=5e-3, atol=1e-7)
+    rates, other_rates = (np.linalg.norm(each, axis=1) / gaps for each in (found, other))
+    np.testing.assert_allclose(rates[1:] / rates[:-1], gaps[1:] / gaps[:-1], rtol=0.02)
+    assert (gaps[1:] / gaps[:-1] < 0.55).all()
+    assert (other_rates[1:] / other_rates[:-1] > 0.7).all()
+
+
+@every_path
+@pytest.mark.parametrize("pairs", [halving, tuning])
+def test_so_do_the_distance_and_the_weight_that_are_the_default(monkeypatch, path, pairs):
+    """sqrt(d^2 + c^2) - c is d^2 / (2 c) for small d, and the weight is one over the gap of noise levels."""
+    times, _ = three_pairs(path, pairs)
+    found = gradients(monkeypatch, path, pairs, pseudo_huber_distance(scale=1.0), paths.inverse_gap_weight)
+    gaps = [2 * (level(path, t) - level(path, s)) for t, s in times]
+    expected = [gradient_of_the_exact_function(path, t, s) / gap for (t, s), gap in zip(times, gaps, strict=True)]
+    np.testing.assert_allclose(found, expected, rtol=5e-3, atol=1e-6)
+
+
 @every_path
 def test_every_number_of_steps_draws_the_gaussian(path):
     """Moments of samples of the exact function, and one step against the closed form."""

@@ -101,6 +101,36 @@ def test_loss_of_the_exact_denoiser(view):
     np.testing.assert_allclose(loss, expected, rtol=0.05)
 
 
+def test_loss_of_edm():
+    """Equation 8 of https://arxiv.org/abs/2206.00364 with the coefficients and the lambda of table 1, in float64, by example."""
+    sigmas, spread = np.array([0.003, 0.1, 0.5, 2.0, 30.0]), 0.7
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x, level, cond=None):
+            return jnp.tanh(x) + level[:, None]
+
+    model = diffusion(
+        Net(),
+        (2,),
+        path=paths.karras(),
+        parametrization=paths.preconditioned(sigma_data=spread),
+        times=lambda path, key, num: jnp.float32(sigmas),
+    )
+    y = data(5)
+    found = jax.jit(model.loss)({}, (), KEY, Batch(y))[0]
+    n = sigmas[:, None] * np.asarray(jax.random.normal(jax.random.split(KEY)[1], (5, 2)), float)
+    y, total = np.asarray(y, float), sigmas**2 + spread**2
+    c_skip, c_out, c_in, c_noise = spread**2 / total, sigmas * spread / np.sqrt(total), total**-0.5, np.log(sigmas) / 4
+    output = np.tanh(c_in[:, None] * (y + n)) + c_noise[:, None]
+    target = (y - c_skip[:, None] * (y + n)) / c_out[:, None]
+    squares = total / (sigmas * spread) ** 2 * c_out**2 * ((output - target) ** 2).sum(1)
+    np.testing.assert_allclose(found, squares.mean() / 2, rtol=1e-4)  # a loss is a mean over dimensions, too
+    denoised = c_skip[:, None] * (y + n) + c_out[:, None] * output
+    errors = total / (sigmas * spread) ** 2 * ((denoised - y) ** 2).sum(1)
+    np.testing.assert_allclose(found, errors.mean() / 2, rtol=1e-4)  # equation 2, of which 8 is another form
+
+
 EXPLODING = (lambda t: np.ones_like(t), lambda t: 0.01 * 5000**t)
 QUARTER_CIRCLE = (lambda t: np.cos(np.pi * t / 2), lambda t: np.sin(np.pi * t / 2))
 
