@@ -102,7 +102,7 @@ def test_loss_of_the_exact_denoiser(view):
 
 
 def test_loss_of_edm():
-    """Equation 8 of https://arxiv.org/abs/2206.00364 with the coefficients and the lambda of table 1, in float64, by example."""
+    """Equation 8 of https://arxiv.org/abs/2206.00364, coefficients and lambda of table 1, by example in float64."""
     sigmas, spread = np.array([0.003, 0.1, 0.5, 2.0, 30.0]), 0.7
 
     class Net(nn.Module):
