@@ -2,7 +2,9 @@
 
     python -m experiments.train diffusion_digits --workdir runs/diffusion_digits
 
-See RESULTS.md for minutes, hardware and measured numbers; none is published for this data.
+23 CPU seconds of an AMD EPYC, compiled before: 2.055 bits/dim by the probability flow, all 497 test images, and Fréchet
+distance 6.6 in a classifier's features by 50 steps of DDIM, where training images have 9.3 (RESULTS.md). None is
+published for this data.
 """
 
 import dataclasses

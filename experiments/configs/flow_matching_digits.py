@@ -5,7 +5,9 @@
 
 The second straightens the flow of the first.
 
-See RESULTS.md for minutes, hardware and measured numbers; none is published for this data.
+23 CPU seconds of an AMD EPYC, compiled before: Fréchet distance 6.5 in a classifier's features by 50 steps of Euler,
+497 samples, where training images have 9.3. In one step the first has 22.7, and the second, with `--steps 300` in a
+minute and a half of an Intel Xeon, 7.7 (RESULTS.md). None is published for this data.
 """
 
 import dataclasses

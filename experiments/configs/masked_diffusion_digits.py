@@ -2,7 +2,8 @@
 
     python -m experiments.train masked_diffusion_digits --workdir runs/masked_diffusion_digits
 
-See RESULTS.md for minutes, hardware and measured numbers; none is published for this data.
+1.1 CPU minutes of an AMD EPYC: a bound of 1.848 bits/dim, and Fréchet distance 11.4 in a classifier's features by 50
+evaluations, where training images have 9.3 (RESULTS.md). None is published for this data.
 """
 
 import dataclasses

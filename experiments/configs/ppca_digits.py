@@ -2,7 +2,8 @@
 
     python -m experiments.train ppca_digits --workdir runs/ppca_digits
 
-A few seconds on 2 CPU cores. Measured number: see RESULTS.md; none is published for this data.
+5 seconds on one core of an AMD EPYC: 3.643 bits/dim, uniform dequantisation, importance weighted (k = 100), all 497
+test images (RESULTS.md). None is published for this data.
 """
 
 import dataclasses

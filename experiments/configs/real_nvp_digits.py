@@ -2,7 +2,8 @@
 
     python -m experiments.train real_nvp_digits --workdir runs/real_nvp_digits
 
-2.056 bits/dim after 1500 steps, importance weighted, on 2 CPU cores (RESULTS.md); none is published for this data.
+13 CPU seconds of an AMD EPYC, compiled before: 2.056 bits/dim, uniform dequantisation, importance weighted (k = 100),
+all 497 test images (RESULTS.md). None is published for this data.
 """
 
 import dataclasses

@@ -2,7 +2,8 @@
 
     python -m experiments.train shortcut_digits --workdir runs/shortcut_digits
 
-See RESULTS.md for minutes, hardware and measured numbers; none is published for this data.
+1.6 CPU minutes of an AMD EPYC: Fréchet distance 28.5 in a classifier's features in one step and 12.7 in eight, 497
+samples, where training images have 9.3 (RESULTS.md). None is published for this data.
 """
 
 import dataclasses

@@ -2,7 +2,8 @@
 
     python -m experiments.train vdm_digits --workdir runs/vdm_digits
 
-See RESULTS.md for minutes, hardware and measured numbers; none is published for this data.
+1.2 CPU minutes of an AMD EPYC: Fréchet distance 10.8 in a classifier's features by 50 evaluations, 497 samples, where
+training images have 9.3 (RESULTS.md). None is published for this data.
 """
 
 import dataclasses
