@@ -4,8 +4,12 @@
     python -m experiments.train continuous_consistency_mnist --workdir runs/scm_training_mnist
 
 The first distils a run of `diffusion_mnist`; the second trains on data alone. Neither starts from its parameters, since
-this network is told an angle, by slow features. See RESULTS.md for minutes, hardware and measured numbers. Source:
-Simplifying, Stabilizing and Scaling Continuous-Time Consistency Models, https://arxiv.org/abs/2410.11081.
+this network is told an angle, by slow features. Source: Simplifying, Stabilizing and Scaling Continuous-Time
+Consistency Models, https://arxiv.org/abs/2410.11081.
+
+The first with `--steps 1500 --warmup 500`, 25 minutes on one core of an Intel Xeon: Fréchet distance 60.4 in a
+classifier's features in one step and 56.7 in two, 1000 samples, where training images have 9.0 (RESULTS.md). The second
+was not run; none is published in these features.
 """
 
 import dataclasses

@@ -2,9 +2,10 @@
 
     python -m experiments.train dit_mnist --workdir runs/dit_mnist
 
-With `--steps 2500`, 28 minutes on one CPU core: Fréchet distance 29 in the features of a classifier, where training
-images have 16 (RESULTS.md); none is published for this data. Path, view, samplers and likelihoods are those of
-`diffusion_mnist`. Source: Scalable Diffusion Models with Transformers, https://arxiv.org/abs/2212.09748.
+With `--steps 2500`, 28 minutes on one core of an AMD EPYC: Fréchet distance 29.4 in the features of a classifier by 50
+steps of DDIM, 500 samples, where training images have 15.7 (RESULTS.md); none is published in these features. Path,
+view, samplers and likelihoods are those of `diffusion_mnist`. Source: Scalable Diffusion Models with Transformers,
+https://arxiv.org/abs/2212.09748.
 """
 
 import dataclasses

@@ -2,7 +2,9 @@
 
     python -m experiments.train mean_flow_mnist --workdir runs/mean_flow_mnist
 
-See RESULTS.md for minutes, hardware and measured numbers. Source: Mean Flows for One-step Generative Modeling,
+With `--steps 1000 --power 0 --instant_share 0.5 --slow True`, 18 CPU minutes of an AMD EPYC: Fréchet distance 47.4 in a
+classifier's features in one step and 32.2 in two, 1000 samples, where training images have 8.6 (RESULTS.md); none is
+published in these features. The default was not run. Source: Mean Flows for One-step Generative Modeling,
 https://arxiv.org/abs/2505.13447.
 """
 
