@@ -42,6 +42,7 @@ class MLP(nn.Module):
         num_classes: number of labels appended one-hot to the input, or width of vectors appended; 0 for none.
         activation: nonlinearity of the hidden layers.
         zero_init: start with an output of zero.
+        dtype: type of the computation in hidden layers; parameters, the last layer and output are float32.
     """
 
     features: Sequence[int]
@@ -49,12 +50,13 @@ class MLP(nn.Module):
     num_classes: int = 0
     activation: Callable[[Any], Any] = nn.silu
     zero_init: bool = False
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Shaped[Array, "n ..."], cond: Cond = None) -> Float[Array, "n out"]:
         """Maps `x [n, ...]` and labels `cond [n]` to `[n, out_dim]`."""
         x = append_label(x.reshape(x.shape[0], -1).astype(jnp.float32), cond, self.num_classes)
         for width in self.features:
-            x = self.activation(Dense(width)(x))
+            x = self.activation(Dense(width, dtype=self.dtype)(x))
         kernel_init = nn.initializers.zeros if self.zero_init else nn.initializers.lecun_normal()
-        return Dense(self.out_dim, kernel_init=kernel_init)(x)
+        return Dense(self.out_dim, kernel_init=kernel_init)(x.astype(jnp.float32))

@@ -83,6 +83,7 @@ class TimeMLP(nn.Module):
         num_time_features: features of each noise level that are appended to the input.
         activation: nonlinearity of the hidden layers.
         embed: features of a noise level, `(t, num_features) -> [n, num_features]`.
+        dtype: type of the computation in hidden layers; parameters, the last layer and output are float32.
     """
 
     features: Sequence[int]
@@ -90,9 +91,11 @@ class TimeMLP(nn.Module):
     num_time_features: int = 32
     activation: Callable[[Any], Any] = nn.silu
     embed: Callable[[Any, int], Any] = time_features
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "n d"], t: Num[Array, "n *k"], cond: Cond = None) -> Float[Array, "n d"]:
         """Maps `x [n, d]`, noise levels `t [n]` or `[n, k]` and labels `cond [n]` to `[n, d]`, zero at the start."""
         x_and_t = jnp.concatenate([x, self.embed(t, self.num_time_features)], axis=-1)
-        return MLP(self.features, x.shape[-1], self.num_classes, self.activation, zero_init=True)(x_and_t, cond)
+        options = {"zero_init": True, "dtype": self.dtype}
+        return MLP(self.features, x.shape[-1], self.num_classes, self.activation, **options)(x_and_t, cond)
