@@ -89,6 +89,9 @@ def test_texts_are_in_time(load):
     np.testing.assert_array_equal((dataset.train.cond[:, 1:] > 0).sum(1), -(-lengths // 80))
     np.testing.assert_array_equal(dataset.sounds.conditions(np.arange(60)), dataset.train.cond)
     np.testing.assert_array_equal(dataset.sounds.digits(dataset.train.cond), np.arange(60) % 10)
+    linear, sixteen_bit = load("fsdd_16bit_text"), load("fsdd_16bit")
+    np.testing.assert_array_equal(linear.test.cond, dataset.test.cond)
+    np.testing.assert_array_equal(linear.test.x, sixteen_bit.test.x)
 
 
 def test_pictures_are_powers_of_short_pieces():

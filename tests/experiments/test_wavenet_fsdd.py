@@ -42,10 +42,12 @@ def built(dataset, **fields):
     return small, experiment, jax.tree.map(lambda a: a + 0.2 * np.float32(rng.normal(size=a.shape)), params)
 
 
-@pytest.mark.parametrize("mixture", [0, 2], ids=["mu_law", "mixture"])
-def test_the_loss_of_whole_sounds_is_their_likelihood_and_bits_leave_out_the_end(load, mixture):
+@pytest.mark.parametrize(
+    ("name", "mixture"), [("fsdd", 0), ("fsdd", 2), ("fsdd_16bit", 2)], ids=["mu_law", "mixture", "16bit"]
+)
+def test_the_loss_of_whole_sounds_is_their_likelihood_and_bits_leave_out_the_end(load, name, mixture):
     """By `log_prob` of sounds cut at their ends: no window, no mask, no end."""
-    dataset = load("fsdd")
+    dataset = load(name)
     config, experiment, params = built(dataset, mixture=mixture, window=LENGTH)
     x, cond = dataset.test.x[3:4], dataset.test.cond[3:4]
     log_prob = np.asarray(jax.jit(experiment.model.log_prob)(params, x, cond))
@@ -59,22 +61,27 @@ def test_the_loss_of_whole_sounds_is_their_likelihood_and_bits_leave_out_the_end
     np.testing.assert_allclose(bits, nats / only.size / np.log(2), rtol=1e-4)
 
 
-@pytest.mark.parametrize("mixture", [0, 2], ids=["mu_law", "mixture"])
-def test_windows_hear_the_text_at_their_own_place(load, mixture):
+@pytest.mark.parametrize(
+    ("name", "mixture"),
+    [("fsdd_text", 0), ("fsdd_text", 2), ("fsdd_16bit_text", 2)],
+    ids=["mu_law", "mixture", "16bit"],
+)
+def test_windows_hear_the_text_at_their_own_place(load, name, mixture):
     """Behind the receptive field, each term of a window's loss is that of the whole sound."""
-    dataset = load("fsdd_text")
+    dataset = load(name)
+    end = dataset.num_levels - 1
     config, experiment, params = built(dataset, burn=80, mixture=mixture)
     x, cond = (jnp.asarray(part[5:9], jnp.int32) for part in dataset.test)
-    conditional = wavenet_fsdd._conditional(config, 257)
+    conditional = wavenet_fsdd._conditional(config, end + 1)
     net = wavenet_fsdd._net(config, dataset, conditional)
     compiled = jax.jit(experiment.model.loss)
     terms = conditional.log_prob(x, causal.outputs(net, params, x, wavenet_fsdd._told(net, cond)))
     for seed in range(3):
         key = jax.random.key(seed)
         loss, _ = compiled(params, (), key, Batch(x, cond))
-        _, counts, same = sounds.windows(key, x, width=800, hop=80, burn=80, end=256)
+        _, counts, same = sounds.windows(key, x, width=800, hop=80, burn=80, end=end)
         first = np.asarray(same(jnp.arange(LENGTH // 80)[None].repeat(4, 0)))[:, 0] * 80
-        before = x == 256
+        before = x == end
         before = jnp.pad(before[:, :-1], ((0, 0), (1, 0)))  # after an end there are only ends
         used = [counts[i] & ~before[i, f : f + 800] for i, f in enumerate(first)]
         expected = [jnp.where(used[i], terms[i, f : f + 800], 0) for i, f in enumerate(first)]
