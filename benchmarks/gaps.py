@@ -13,8 +13,9 @@ import numpy as np
 from experiments import checkpoints, trained
 from experiments.errors import UserError
 from experiments.sweep import COLOURS
+from jaxgen.metrics.kernel import squared_mmd
 
-__all__ = ["Curve", "figure", "gap", "of_runs", "table"]
+__all__ = ["Curve", "energy_distance", "figure", "gap", "of_runs", "table"]
 
 NUM_IMAGES = 250
 Curves = dict[str, "Curve"]
@@ -27,16 +28,28 @@ class Curve(NamedTuple):
         steps: training steps behind each; empty for what is not trained.
         gaps: number of evaluations for a sample to gaps, one for each of the steps.
         seconds: what training and measuring took.
+        energies: number of evaluations to the energy distance between data and samples of the last parameters, where it
+            was measured.
     """
 
     steps: list[int]
     gaps: dict[int, list[float]]
     seconds: float = 0.0
+    energies: dict[int, float] | None = None
 
 
 def gap(found: Any, target: Any, scale: float) -> float:
     """Root mean square of the difference, in units of `scale`."""
     return float(np.sqrt(((np.asarray(found, float) - np.asarray(target, float)) ** 2).mean()) / scale)
+
+
+def energy_distance(x: Any, y: Any, scale: float) -> float:
+    """2 E|x - y| - E|x - x'| - E|y - y'|, unbiased, in units of `scale`; 0 for equal distributions alone.
+
+    Source: Energy statistics: A class of statistics based on distances, https://doi.org/10.1016/j.jspi.2013.03.018.
+    """
+    negative = lambda x, y: -jnp.sqrt(((x[:, None] - y[None]) ** 2).sum(-1))  # noqa: E731
+    return float(jax.jit(squared_mmd, static_argnums=0)(negative, jnp.asarray(x), jnp.asarray(y)) / scale)
 
 
 def of_runs(pair: str) -> Curves:
@@ -89,13 +102,15 @@ def _decoder(of: trained.Trained) -> Callable[[Any], Any]:
 def table(group: str, curves: Curves) -> str:
     """One line for each model and number of evaluations; a column for each number of training steps."""
     steps = sorted({step for curve in curves.values() for step in curve.steps})
-    cells = [[group, "evaluations", *map(str, steps), "seconds"]]
+    measured_too = any(curve.energies for curve in curves.values())
+    cells = [[group, "evaluations", *map(str, steps), "seconds", "energy" * measured_too]]
     for name, curve in curves.items():
         for number, (evaluations, gaps) in enumerate(curve.gaps.items()):
             at = dict(zip(curve.steps, gaps, strict=True)) if curve.steps else {steps[-1]: gaps[0]}
             measured = [f"{at[step]:.2g}" if step in at else "" for step in steps]
             seconds = f"{curve.seconds:.0f}" if curve.seconds and not number else ""
-            cells.append(["" if number else name, str(evaluations or ""), *measured, seconds])
+            energy = f"{curve.energies[evaluations]:.3f}" if curve.energies else ""
+            cells.append(["" if number else name, str(evaluations or ""), *measured, seconds, energy])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in cells]
     return "\n".join("  ".join(line).rstrip() for line in lines)

@@ -70,6 +70,34 @@ def test_a_gap_is_the_root_mean_square():
     assert gaps.gap(np.array([[3, 0], [0, 4]], np.uint8), np.zeros((2, 2)), 5.0) == pytest.approx(0.5)
 
 
+def test_the_energy_distance_of_gaussians_is_the_closed_form():
+    """E|N(0, s^2 I)| = s sqrt(pi / 2) in two dimensions; without a difference it is 0 on average."""
+    x, y, z = (jax.random.normal(jax.random.key(i), (2000, 2)) for i in range(3))
+    exact = np.sqrt(np.pi / 2) * (2 * np.sqrt(1 + 9) - np.sqrt(2) - np.sqrt(2) * 3)
+    np.testing.assert_allclose(gaps.energy_distance(x, 3 * y, 0.5), exact / 0.5, rtol=0.05)
+    assert abs(gaps.energy_distance(x, z, 1.0)) < 3e-3
+
+
+def test_a_flow_of_its_own_is_its_target():
+    """In many steps, and of the parameters that are measured."""
+    build = lambda num: Model(init=None, loss=None, sample=None, decode=lambda params, z: params * z / num)  # noqa: E731
+    trainer = ladder.Trainer(paths.linear(), build, renoised=False, own_flow=True)
+    found = ladder.goal(MIXTURE, trainer, KEY, 1)(3.0)
+    np.testing.assert_allclose(found, 3 * ladder.latents(KEY) / mixture.TARGET_STEPS, rtol=1e-6)
+
+
+def test_transported_pairs_straighten_the_flow(monkeypatch):
+    """Of a Gaussian, whose optimal map is the exact flow; one step of independent pairs goes to E[x]: a gap of 1."""
+    monkeypatch.setattr(ladder, "BATCH", 64)
+    curves = {
+        name: ladder.curve(GAUSSIAN, ladder.trainers(GAUSSIAN, 300)[name], 300)
+        for name in ("flow matching", "flow matching, OT")
+    }
+    assert curves["flow matching"].gaps[1][-1] > 0.6
+    assert curves["flow matching, OT"].gaps[1][-1] < 0.25
+    assert curves["flow matching, OT"].energies[1] < 0.05 < 0.2 < curves["flow matching"].energies[1]
+
+
 def test_training_closes_the_gap():
     """Reflow with the exact flow for a teacher: one Euler step of what 100 steps of training make."""
     curve = ladder.curve(GAUSSIAN, ladder.trainers(GAUSSIAN, 100)["reflow, Euler"], 100)
@@ -94,7 +122,9 @@ def test_a_run_has_no_gap_to_itself(run):
     assert student.steps == [1, 2]
     assert student.gaps[4][1] == 0 < student.gaps[4][0]
     assert half.gaps[2][0] < one.gaps[1][0]
-    assert len(gaps.table("digits", found).splitlines()) == 4
+    lines = gaps.table("digits", found).splitlines()
+    assert len(lines) == 4
+    assert lines[0].endswith("seconds")
     assert "<svg" in gaps.figure({"digits": found})
 
 
@@ -105,6 +135,7 @@ def test_a_run_has_no_gap_to_itself(run):
         (["--runs", "a=b"], "not a run directory"),
         (["--steps", "3"], "at least 32, got 3"),
         (["--data", "moons"], "moons"),
+        (["--trainers", "ema"], "ema"),
     ],
 )
 def test_mistakes_are_named(argv, message):
