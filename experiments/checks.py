@@ -1,10 +1,18 @@
 """What configs ask of data sets and flags before they build: each refusal is one clear line."""
 
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import jax.numpy as jnp
+
 from experiments.config import Config
 from experiments.data import Dataset
 from experiments.errors import UserError
 
-__all__ = ["image_shape", "integer_shape", "num_classes", "num_dims", "unconditional"]
+__all__ = ["dtype", "image_shape", "integer_shape", "num_classes", "num_dims", "one_of", "unconditional"]
+
+T = TypeVar("T")
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def image_shape(dataset: Dataset, what: str) -> tuple[int, int, int]:
@@ -80,3 +88,24 @@ def unconditional(config: Config, what: str) -> None:
     """
     if config.conditional:
         raise UserError(f"{what} cannot be conditioned on labels: pass --conditional False")
+
+
+def one_of(config: Any, field: str, known: Mapping[str, T]) -> T:
+    """What a field of a config names.
+
+    Raises:
+        UserError: if it names nothing known.
+    """
+    given = getattr(config, field)
+    if given not in known:
+        raise UserError(f"--{field.replace('_', '-')} must be one of {', '.join(known)}, got {given!r}")
+    return known[given]
+
+
+def dtype(config: Any) -> Any:
+    """The type of a computation that the field `dtype` names.
+
+    Raises:
+        UserError: if it is neither float32 nor bfloat16.
+    """
+    return one_of(config, "dtype", DTYPES)

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
 import optax
 
 from experiments import checks, config
@@ -12,17 +11,17 @@ from experiments.data import Dataset
 from experiments.errors import UserError
 from jaxgen.bijections import affine
 from jaxgen.core import Model
+from jaxgen.nets.attention import attend, attend_fused
 from jaxgen.nets.blocks import ADM, DDPM, DDPM_PLUS, NCSN_PLUS, Style
 from jaxgen.nets.unet import UNet
 from jaxgen.transforms import dequantize, pull_back
 
-__all__ = ["Config", "Flow", "Training", "adam", "as_reals", "unet"]
+__all__ = ["Compute", "Config", "Flow", "Training", "adam", "as_reals", "computed", "forward_mode", "unet"]
 
 
 STYLES: dict[str, Style] = {"ddpm": DDPM, "ddpm++": DDPM_PLUS, "ncsn++": NCSN_PLUS, "adm": ADM}
 NETWORK = ("data", "channels", "levels", "num_blocks", "multipliers", "attention_at", "style", "conditional")
 """Fields in which a student must agree with its teacher: those that the parameters depend on."""
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +43,19 @@ class Training(config.Config):
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Training):
+class Compute:
+    """Fields of how a network is computed, none of which changes its parameters."""
+
+    dtype: str = "float32"
+    """Type of the computation, float32 or bfloat16; parameters are float32."""
+    remat: bool = False
+    """Compute the inside of blocks again in the backward pass, for less memory."""
+    fused: bool = False
+    """Fused attention of an NVIDIA GPU, in bfloat16 and for heads of up to 128 (MeanFlow and sCM cannot use it)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Compute, Training):
     """Fields of a U-Net and its training."""
 
     channels: int = 16
@@ -59,10 +70,6 @@ class Config(Training):
     """Resolutions with self-attention besides the lowest, "1" or "1,2", the first being 0; empty for none."""
     style: str = "ddpm"
     """How blocks are built: ddpm, ddpm++, ncsn++ or adm."""
-    dtype: str = "float32"
-    """Type of the computation, float32 or bfloat16; parameters are float32."""
-    remat: bool = False
-    """Compute the inside of blocks again in the backward pass, for less memory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,23 +108,34 @@ def unet(
     """
     classes = checks.num_classes(config, dataset)
     num_classes = classes + num_nulls if classes else 0
-    for field, known in (("style", STYLES), ("dtype", DTYPES)):
-        if (given := getattr(config, field)) not in known:
-            raise UserError(f"--{field} must be one of {', '.join(known)}, got {given!r}")
     multipliers = _integers(config, "multipliers") or tuple(2**i for i in range(config.levels))
     if len(multipliers) != config.levels:
         raise UserError(f"--multipliers must be {config.levels} numbers, as --levels, got {config.multipliers!r}")
-    style = STYLES[config.style]
+    style = checks.one_of(config, "style", STYLES)
     return UNet(
         config.channels,
         multipliers,
         config.num_blocks,
         _integers(config, "attention_at"),
         num_classes=num_classes,
-        dtype=DTYPES[config.dtype],
         style=style._replace(features=features) if features else style,
-        remat=config.remat,
+        **computed(config),
     )
+
+
+def computed(config: Compute) -> dict[str, Any]:
+    """Fields of a network that say how it is computed.
+
+    Raises:
+        UserError: if the type is unknown.
+    """
+    attention = attend_fused if config.fused else attend
+    return {"dtype": checks.dtype(config), "remat": config.remat, "attention": attention}
+
+
+def forward_mode(net: Any) -> Any:
+    """The same network, with an attention that has derivatives of both modes."""
+    return net.clone(attention=attend)
 
 
 def _integers(config: Config, field: str) -> tuple[int, ...]:

@@ -48,7 +48,7 @@ def build(config: Config, dataset: Dataset) -> Experiment:
         teachers.check(config.teacher, ("diffusion",), network)
         teacher = diffusion(images.unet(config, dataset), shape, path=path, parametrization=paths.V)
     model = continuous_consistency(
-        images.unet(config, dataset, features=slow_features),
+        images.forward_mode(images.unet(config, dataset, features=slow_features)),
         shape,
         path=path,
         teacher=teacher,

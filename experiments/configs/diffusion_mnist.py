@@ -2,8 +2,10 @@ r"""Diffusion of 28x28 images, given the digit: cosine path, v-prediction, a sma
 
     python -m experiments.train diffusion_mnist --workdir runs/diffusion_mnist
 
-See RESULTS.md for minutes, hardware, measured and published numbers. The likelihood is measured twice: the
-variational bound, 8 evaluations of the network for each image, and the probability flow, 80 with a derivative each.
+With `--steps 2895`, 41 CPU minutes of an AMD EPYC: 1.728 bits/dim by the probability flow and a bound of 1.949
+bits/dim, 200 images; Fréchet distance 7.98 in a classifier's features by 50 steps of DDIM, 1000 samples, where training
+images have 8.6 (RESULTS.md). The likelihood is measured twice: the variational bound, 8 evaluations of the network for
+each image, and the probability flow, 80 with a derivative each.
 
 The published networks of CIFAR-10 are flags away, for an accelerator (traced and counted here, not trained): that of
 DDPM++, 61.8 million parameters, is
@@ -75,11 +77,13 @@ def experiment(
     shape = checks.image_shape(dataset, "this diffusion")
     net = network(config, dataset, num_nulls=int(config.condition_dropout > 0))
     sampling = samplers.options(config.sampler, config.grid, config.num_evaluations)
-    model = diffusion(net, shape, path=path, **sampling, **options)
+    model, differentiable = (
+        diffusion(net, shape, path=path, **sampling, **options) for net in (net, images.forward_mode(net))
+    )
+    flow = probability_flow(differentiable, path, num_steps=config.likelihood_steps, num_probes=1)
     if config.condition_dropout or config.guidance != 1:
         _check_guided(config)
         model = drop_condition(model, config.condition_dropout, null=dataset.num_classes)
-    flow = probability_flow(model, path, num_steps=config.likelihood_steps, num_probes=1)
     said = f"probability flow, {config.likelihood_steps} Runge-Kutta steps even in log-SNR, 1 Hutchinson probe"
     if config.guidance != 1:
         guided = classifier_free_guidance(model, path, null=dataset.num_classes, scale=config.guidance)

@@ -21,7 +21,7 @@ SAMPLING_FIELDS = diffusion_mnist.SAMPLING_FIELDS
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(diffusion_mnist.Sampling, images.Training):
+class Config(diffusion_mnist.Sampling, images.Compute, images.Training):
     """Diffusion."""
 
     patch: int = 2
@@ -42,4 +42,4 @@ def build(config: Config, dataset: Dataset) -> Experiment:
 def _dit(config: Config, dataset: Dataset, *, num_nulls: int) -> DiT:
     classes = checks.num_classes(config, dataset)
     num_classes = classes + num_nulls if classes else 0
-    return DiT(config.patch, config.width, config.depth, config.num_heads, num_classes)
+    return DiT(config.patch, config.width, config.depth, config.num_heads, num_classes, **images.computed(config))

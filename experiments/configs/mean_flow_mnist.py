@@ -35,7 +35,7 @@ class Config(images.Config):
 
 def build(config: Config, dataset: Dataset) -> Experiment:
     """Builds the MeanFlow model of images scaled to [-1, 1]."""
-    net = images.unet(config, dataset, features=slow_features if config.slow else None)
+    net = images.forward_mode(images.unet(config, dataset, features=slow_features if config.slow else None))
     model = mean_flow(
         net,
         checks.image_shape(dataset, "this MeanFlow"),

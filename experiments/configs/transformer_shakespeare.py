@@ -20,6 +20,7 @@ from experiments.errors import UserError
 from jaxgen.distributions import categorical_conditional, categorical_log_prob
 from jaxgen.models.autoregressive.autoregressive import autoregressive, complete
 from jaxgen.nets import causal
+from jaxgen.nets.attention import attend_fused
 from jaxgen.nets.transformer import GPT2, MODERN, Transformer
 
 
@@ -47,6 +48,8 @@ class Config(config.Config):
     """Share of features that are dropped in training."""
     modern: bool = False
     """Root mean square norm, rotary positions and SwiGLU in place of GPT-2's layout."""
+    dtype: str = "float32"
+    """Type of the products, float32 or bfloat16 (with the fused attention of a GPU); parameters are float32."""
     log_every: int = 100
     """Steps between two lines of metrics."""
 
@@ -73,7 +76,8 @@ def _next_character(net: Transformer) -> Evaluation:
         values = np.concatenate([nats(params, split.x[i : i + 256]) for i in range(0, len(split.x), 256)])
         return float(values.mean()), float(values.std() / np.sqrt(len(values)))
 
-    how = "exact, each character given the 1 to 64 before it in its window; windows one after the other"
+    context = net.shape[0] - 1
+    how = f"exact, each character given the 1 to {context} before it in its window; windows one after the other"
     return Evaluation(compute, "nats per character", how, "lower")
 
 
@@ -91,6 +95,8 @@ def build(config: Config, dataset: Dataset) -> Experiment:
         num_heads=config.num_heads,
         style=MODERN if config.modern else GPT2,
         dropout=config.dropout,
+        dtype=checks.dtype(config),
+        attention=attend_fused,
     )
     density = shape, categorical_conditional(dataset.num_levels)
     return Experiment(

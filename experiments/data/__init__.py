@@ -50,7 +50,9 @@ def _sources() -> dict[str, tuple[str, Callable[[], Dataset]]]:
             sources[f"{name}_{ending}"] = f"{name}, {how}", partial(_viewed, read, view)
     sources["cifar10"] = "32x32 photographs in colour, levels 0..255, 10 classes", cifar.colour
     sources["mnist_static"] = "MNIST under one fixed stochastic binarisation, without labels", mnist.static
-    sources["shakespeare"] = "windows of 65 characters of tiny Shakespeare, levels 0..64", text.shakespeare
+    for name, context in (("shakespeare", 64), ("shakespeare_256", 256)):
+        what = f"windows of {context + 1} characters of tiny Shakespeare, levels 0..64"
+        sources[name] = what, partial(text.shakespeare, name, context)
     for name, (source, target) in translation.DIRECTIONS.items():
         what = f"Multi30k, sentences to translate from {source} to {target} as byte-pair tokens"
         sources[name] = what, partial(translation.multi30k, name)

@@ -23,8 +23,8 @@ def _characters(content: bytes) -> np.ndarray:
     return np.unique(np.frombuffer(content, np.uint8))
 
 
-def _windows(text: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    return text[starts[:, None] + np.arange(CONTEXT + 1)]
+def _windows(text: np.ndarray, starts: np.ndarray, context: int) -> np.ndarray:
+    return text[starts[:, None] + np.arange(context + 1)]
 
 
 def spelled(x: np.ndarray, characters: np.ndarray) -> list[str]:
@@ -44,28 +44,32 @@ def levels(string: str, characters: np.ndarray) -> np.ndarray:
     return np.searchsorted(characters, codes).astype(np.uint8)
 
 
-def shakespeare() -> Dataset:
-    """Loads `shakespeare`: windows of 65 characters, of which each but the first is predicted from those before.
+def shakespeare(name: str, context: int) -> Dataset:
+    """Loads tiny Shakespeare as windows of characters, of which each but the first is predicted from those before.
+
+    Args:
+        name: of the data set.
+        context: characters before each predicted one, at most; a window holds one more.
 
     Raises:
         UserError: if the file is missing.
     """
-    file = read("shakespeare", "tinyshakespeare/input.txt")
+    file = read(name, "tinyshakespeare/input.txt")
     characters = _characters(file.content)
     text = np.searchsorted(characters, np.frombuffer(file.content, np.uint8)).astype(np.uint8)
     cut = len(text) * 9 // 10
     train, rest = text[:cut], text[cut:]
-    parts = [Split(_windows(part, np.arange(0, len(part) - CONTEXT, CONTEXT))) for part in (train, rest)]
+    parts = [Split(_windows(part, np.arange(0, len(part) - context, context), context)) for part in (train, rest)]
     return Dataset(
-        "shakespeare",
+        name,
         parts[0],
         parts[1],
         parts[1],
         num_levels=len(characters),
         num_classes=0,
         protocol=f"tiny Shakespeare, characters; train = first nine tenths, at every visit windows of "
-        f"{CONTEXT + 1} from anywhere in it; valid and test = the last tenth, windows that share one character; "
+        f"{context + 1} from anywhere in it; valid and test = the last tenth, windows that share one character; "
         f"{file.stamp}",
-        dynamic=lambda rng, rows: _windows(train, rng.integers(0, len(train) - CONTEXT, len(rows))),
+        dynamic=lambda rng, rows: _windows(train, rng.integers(0, len(train) - context, len(rows)), context),
         texts=Texts(write=lambda x: spelled(x, characters), read=partial(levels, characters=characters)),
     )

@@ -4,12 +4,13 @@ Queries q_i, keys k_j and values v_j of d features give, with the maximum m_i ov
 
     e_ij = exp(q_i . k_j / sqrt d - m_i),      o_i = sum_j e_ij v_j / sum_j e_ij.                 (1)
 
-On a GPU or TPU this is `jax.nn.dot_product_attention`, for which there are fused kernels. XLA:CPU has none, and there
-three things count. Heads come before positions, and with the examples are one axis, so that each product of (1) and of
-its derivatives reads what it is given as it lies. The sum divides the output, not the weights, so that no pass over all
-pairs of positions is made for it, nor for its derivative. And causal attention goes block by block of queries, each
-over the keys up to its own end alone. A single query, as in a decoding step, is left to `jax.nn.dot_product_attention`,
-whose products of vectors XLA:CPU fuses.
+On a GPU or TPU this is `jax.nn.dot_product_attention`. On an NVIDIA GPU it has a fused kernel, which never writes the
+weights of all pairs down, but for 16-bit numbers alone and without forward-mode derivatives; `attend_fused` takes it
+where it can. XLA:CPU has none, and there three things count. Heads come before positions, and with the examples are one
+axis, so that each product of (1) and of its derivatives reads what it is given as it lies. The sum divides the output,
+not the weights, so that no pass over all pairs of positions is made for it, nor for its derivative. And causal
+attention goes block by block of queries, each over the keys up to its own end alone. A single query, as in a decoding
+step, is left to `jax.nn.dot_product_attention`, whose products of vectors XLA:CPU fuses.
 
 Source: Attention Is All You Need, https://arxiv.org/abs/1706.03762; dividing last is from FlashAttention-2,
 https://arxiv.org/abs/2307.08691.
@@ -24,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-__all__ = ["attend", "attend_on_cpu"]
+__all__ = ["attend", "attend_fused", "attend_on_cpu", "has_fused_kernel"]
 
 Heads = Float[Array, "n _ heads d"]
 Rows = Float[Array, "b _ d"]
@@ -55,6 +56,35 @@ def attend(query: Heads, key: Heads, value: Heads, *, mask: Mask | None = None, 
         functools.partial(_masked, form, is_causal=is_causal) for form in (attend_on_cpu, jax.nn.dot_product_attention)
     )
     return jax.lax.platform_dependent(query, key, value, mask, cpu=cpu, default=default)
+
+
+def has_fused_kernel(query: Heads) -> bool:
+    """Whether cuDNN's kernel takes these queries: 16-bit, at most 128 features in eights, the first device NVIDIA's."""
+    device = jax.devices()[0]
+    small = query.dtype in (jnp.bfloat16, jnp.float16) and query.shape[-1] <= 128 and query.shape[-1] % 8 == 0
+    return small and device.platform == "gpu" and "cuda" in device.client.platform_version
+
+
+def attend_fused(query: Heads, key: Heads, value: Heads, *, mask: Mask | None = None, is_causal: bool = False) -> Heads:
+    """(1) by the fused kernel of an NVIDIA GPU where there is one for these queries, otherwise by `attend`.
+
+    With the kernel there are reverse-mode derivatives only, which training by gradients needs, and not the forward-mode
+    ones of MeanFlow and sCM. The arguments are those of `attend`.
+    """
+    num, seen = query.shape[1], key.shape[1]
+    if num == 1 or not has_fused_kernel(query):
+        return attend(query, key, value, mask=mask, is_causal=is_causal)
+    fused = functools.partial(jax.nn.dot_product_attention, mask=mask, is_causal=is_causal, implementation="cudnn")
+    if num % 2 == 0 and seen % 2 == 0:
+        return fused(query, key, value)
+    if is_causal and num == seen and mask is None:  # in training the kernel takes even lengths only
+        return _with_one_more(fused, query, key, value)
+    return attend(query, key, value, mask=mask, is_causal=is_causal)
+
+
+def _with_one_more(causal: Callable[..., Any], *qkv: Heads) -> Heads:
+    """Causal attention of one position more, which none of those before it sees, less that position."""
+    return causal(*(jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in qkv))[:, :-1]
 
 
 def _masked(form: Callable[..., Any], query: Heads, key: Heads, value: Heads, mask: Any, *, is_causal: bool) -> Heads:

@@ -73,16 +73,19 @@ MODERN = Style(functools.partial(nn.RMSNorm, epsilon=1e-6), gated=True, turned=T
 
 
 def rotary(h: Heads, positions: Integer[Array, " t"], *, base: float = 10_000.0) -> Heads:
-    """Turns the pairs of features (j, j + d/2) of every head by the angles position * base^(-2 j / d)."""
+    """Turns the pairs of features (j, j + d/2) of every head by the angles position * base^(-2 j / d), in float32."""
     half = h.shape[-1] // 2
     angles = positions[:, None, None] * base ** (-jnp.arange(half) / half)
     cos, sin, (a, b) = jnp.cos(angles), jnp.sin(angles), jnp.split(h, 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(h.dtype)
 
 
-def normal_dense(width: int, style: Style, name: str | None, *, scale: float = 1.0) -> nn.Dense:
-    """A dense layer of weights N(0, (0.02 scale)^2)."""
-    return Dense(width, use_bias=style.use_bias, kernel_init=nn.initializers.normal(0.02 * scale), name=name)
+def normal_dense(
+    width: int, style: Style, name: str | None, *, scale: float = 1.0, dtype: Any = jnp.float32
+) -> nn.Dense:
+    """A dense layer of weights N(0, (0.02 scale)^2), kept in float32, whose products are of a type."""
+    start = nn.initializers.normal(0.02 * scale)
+    return Dense(width, use_bias=style.use_bias, kernel_init=start, dtype=dtype, name=name)
 
 
 def drop(h: Any, rate: float, *, active: bool) -> Any:
@@ -99,6 +102,8 @@ class Attention(nn.Module):
         length: the most positions there can be; those of the cache.
         scale: of the initial weights of the output.
         causal: whether a position attends only to itself and those before it.
+        dtype: type of the products.
+        mix: `attend`, or another form of it.
     """
 
     num_heads: int
@@ -106,12 +111,15 @@ class Attention(nn.Module):
     length: int
     scale: float = 1.0
     causal: bool = True
+    dtype: Any = jnp.float32
+    mix: Callable[..., Any] = attend
 
     @nn.compact
     def __call__(self, h: Tokens, position: Any = None, mask: Any = None) -> Tokens:
         """Maps `h [n, t, width]` to the same shape; with a position, `h [n, 1, width]` is what stands there."""
         n, num, width = h.shape
-        heads = normal_dense(3 * width, self.style, "in")(h).reshape(n, num, 3 * self.num_heads, -1)
+        dense = functools.partial(normal_dense, style=self.style, dtype=self.dtype)
+        heads = dense(3 * width, name="in")(h).reshape(n, num, 3 * self.num_heads, -1)
         query, key, value = jnp.split(heads, 3, axis=2)
         if self.style.turned:
             where = jnp.arange(num) if position is None else position[None]
@@ -119,8 +127,8 @@ class Attention(nn.Module):
         if position is not None:
             key, value, mask = self._remember(key, value, position)
         causal = self.causal and position is None
-        mixed = attend(query, key, value, mask=mask, is_causal=causal)
-        return normal_dense(width, self.style, "out", scale=self.scale)(mixed.reshape(h.shape))
+        mixed = self.mix(query, key, value, mask=mask, is_causal=causal)
+        return dense(width, name="out", scale=self.scale)(mixed.reshape(h.shape))
 
     def _remember(self, key: Heads, value: Heads, position: Any) -> tuple[Heads, Heads, Any]:
         """Keys and values of all positions, the new ones among them, and which of them there are.
@@ -144,23 +152,25 @@ class FeedForward(nn.Module):
         hidden: its hidden width; by default 4 times the width, or, gated, 8/3 times it rounded up to a multiple of 8.
         style: `GPT2` or `MODERN`.
         scale: of the initial weights of the output.
+        dtype: type of the products.
     """
 
     hidden: int | None
     style: Style
     scale: float = 1.0
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, h: Tokens) -> Tokens:
         """Maps `h [n, t, width]` to the same shape."""
-        width = h.shape[-1]
+        width, dense = h.shape[-1], functools.partial(normal_dense, style=self.style, dtype=self.dtype)
         hidden = self.hidden or (8 * -(-width // 3) if self.style.gated else 4 * width)
         if self.style.gated:
-            gate, h = jnp.split(normal_dense(2 * hidden, self.style, "in")(h), 2, axis=-1)
+            gate, h = jnp.split(dense(2 * hidden, name="in")(h), 2, axis=-1)
             h = nn.silu(gate) * h
         else:
-            h = nn.gelu(normal_dense(hidden, self.style, "in")(h))
-        return normal_dense(width, self.style, "out", scale=self.scale)(h)
+            h = nn.gelu(dense(hidden, name="in")(h))
+        return dense(width, name="out", scale=self.scale)(h)
 
 
 class Block(nn.Module):
@@ -174,6 +184,8 @@ class Block(nn.Module):
         hidden: hidden width of the perceptron; see `FeedForward`.
         dropout: share of the added features that are dropped in training.
         causal: whether a position attends only to itself and those before it.
+        dtype: type of the products.
+        mix: `attend`, or another form of it.
     """
 
     num_heads: int
@@ -183,14 +195,25 @@ class Block(nn.Module):
     hidden: int | None = None
     dropout: float = 0.0
     causal: bool = True
+    dtype: Any = jnp.float32
+    mix: Callable[..., Any] = attend
 
     @nn.compact
     def __call__(self, h: Tokens, position: Any = None, mask: Any = None) -> Tokens:
         """Maps `h [n, t, width]` to the same shape; see `Attention`."""
-        attention = Attention(self.num_heads, self.style, self.length, self.scale, self.causal, name="attention")
+        attention = Attention(
+            self.num_heads,
+            self.style,
+            self.length,
+            self.scale,
+            self.causal,
+            self.dtype,
+            self.mix,
+            name="attention",
+        )
         mixed = attention(self.style.norm(name="attention_norm")(h), position, mask)
         h = h + drop(mixed, self.dropout, active=self.has_rng("dropout"))
-        feed_forward = FeedForward(self.hidden, self.style, self.scale, name="mlp")
+        feed_forward = FeedForward(self.hidden, self.style, self.scale, self.dtype, name="mlp")
         changed = feed_forward(self.style.norm(name="mlp_norm")(h))
         return h + drop(changed, self.dropout, active=self.has_rng("dropout"))
 
@@ -208,6 +231,8 @@ class Transformer(Causal):
         style: `GPT2` or `MODERN`.
         hidden: hidden width of the perceptrons; see `FeedForward`.
         dropout: share of features that are dropped in training.
+        dtype: type of the products; parameters, sums along the depth and logits are float32.
+        attention: `attend`, or `nets.attention.attend_fused` for the fused kernel of a GPU.
 
     Raises:
         ValueError: if the width is no multiple of the heads, the rotary features are odd, or a size is below 1.
@@ -224,6 +249,8 @@ class Transformer(Causal):
     style: Style = GPT2
     hidden: int | None = None
     dropout: float = 0.0
+    dtype: Any = jnp.float32
+    attention: Callable[..., Any] = attend
 
     def __post_init__(self) -> None:
         sizes = (self.num_tokens, *self.shape, self.width, self.depth, self.num_heads)
@@ -259,10 +286,20 @@ class Transformer(Causal):
             h = h + self._positions(h.shape[1], position)
         h = drop(h, self.dropout, active=self.has_rng("dropout"))
         for i in range(self.depth):
-            scale, length = 1 / math.sqrt(2 * self.depth), math.prod(self.shape)
-            block = Block(self.num_heads, self.style, length, scale, self.hidden, self.dropout, name=f"block_{i}")
+            block = Block(
+                self.num_heads,
+                self.style,
+                math.prod(self.shape),
+                1 / math.sqrt(2 * self.depth),
+                self.hidden,
+                self.dropout,
+                dtype=self.dtype,
+                mix=self.attention,
+                name=f"block_{i}",
+            )
             h = block(h, position)
-        return dot_rows(self.style.norm(name="norm")(h), embed.embedding.T)
+        h, table = (x.astype(self.dtype) for x in (self.style.norm(name="norm")(h), embed.embedding))
+        return dot_rows(h, table.T, preferred_element_type=jnp.float32)
 
     def _positions(self, num: int, position: Any) -> Float[Array, "1 t width"]:
         """The sum of the vectors of a position's coordinates, for the first `num` positions or for one."""

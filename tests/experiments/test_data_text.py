@@ -9,10 +9,11 @@ import pytest
 
 from experiments import data
 from experiments.configs import transformer_shakespeare
-from experiments.data.text import CONTEXT, spelled
+from experiments.data.text import spelled
 from experiments.errors import UserError
 from jaxgen.types import Batch
 
+CONTEXTS = {"shakespeare": 64, "shakespeare_256": 256}
 TEXT = "".join("abcdefg\n"[i * i % 8] for i in range(4000))
 
 
@@ -24,19 +25,20 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("folder")
-def test_windows_are_the_text():
+@pytest.mark.parametrize(("name", "context"), CONTEXTS.items())
+def test_windows_are_the_text(name, context):
     """Every character of a part but its first is predicted once, and training windows lie in the first nine tenths."""
-    dataset = data.load("shakespeare")
+    dataset = data.load(name)
     characters = np.array(sorted(set(TEXT.encode())))
     assert dataset.num_levels == len(characters)
     cut = len(TEXT) * 9 // 10
     for split, part in ((dataset.train, TEXT[:cut]), (dataset.valid, TEXT[cut:])):
         strings = spelled(split.x, characters)
-        assert strings[0] + "".join(s[1:] for s in strings[1:]) == part[: 1 + CONTEXT * len(strings)]
-        assert len(part) - CONTEXT * len(strings) <= CONTEXT + 1
+        assert strings[0] + "".join(s[1:] for s in strings[1:]) == part[: 1 + context * len(strings)]
+        assert len(part) - context * len(strings) <= context + 1
     windows = spelled(data.batch(dataset, 0, 3, 12).x, characters)
     assert len(set(windows)) > 1
-    assert all(window in TEXT[:cut] and len(window) == CONTEXT + 1 for window in windows)
+    assert all(window in TEXT[:cut] and len(window) == context + 1 for window in windows)
 
 
 def test_a_missing_file_is_named(tmp_path, monkeypatch):
@@ -59,6 +61,6 @@ def test_the_next_character():
     )
     cut = {**params, "positions_0": params["positions_0"][:1]}
     first = np.asarray(shorter.model.log_prob(cut, jnp.asarray(split.x[:, :1])))
-    expected = (first - np.asarray(experiment.model.log_prob(params, jnp.asarray(split.x)))) / CONTEXT
+    expected = (first - np.asarray(experiment.model.log_prob(params, jnp.asarray(split.x)))) / CONTEXTS["shakespeare"]
     np.testing.assert_allclose(value, expected.mean(), rtol=1e-5)
     np.testing.assert_allclose(error, expected.std() / np.sqrt(len(expected)), rtol=1e-3)

@@ -4,11 +4,12 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import configs, data, runs
+from experiments import configs, data, images, runs
 from experiments.configs import d3pm_digits, diffusion_mnist
 from experiments.data import Dataset, Split
 from experiments.errors import UserError
 from jaxgen import core
+from jaxgen.nets.attention import attend
 from jaxgen.types import Batch
 
 KEY = jax.random.key(0)
@@ -75,6 +76,35 @@ def test_sizes_that_cannot_be_read_are_named(fields, message):
         diffusion_mnist.build(diffusion_mnist.Config(**fields), CIFAR)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@jax.custom_vjp
+def reverse_only(query, key, value):
+    """Attention without forward-mode derivatives, as the fused kernel of a GPU is."""
+    return attend(query, key, value)
+
+
+reverse_only.defvjp(lambda *qkv: jax.vjp(attend, *qkv), lambda pull, ct: pull(ct))
+
+
+@pytest.mark.parametrize(
+    "name", ["diffusion_digits", "dit_digits", "mean_flow_digits", "continuous_consistency_digits"]
+)
+def test_the_fused_kernel_is_used_where_reverse_mode_is_enough(monkeypatch, name):
+    """Losses and likelihoods that need forward mode are traced with it all the same: they take the plain form."""
+    asked = []
+    monkeypatch.setattr(images, "attend_fused", lambda *qkv: asked.append(1) or reverse_only(*qkv))
+    dataset = data.load("digits")
+    experiment = configs.load(name).build(configs.load(name).Config(fused=True, dtype="bfloat16"), dataset)
+    batch = Batch(dataset.train.x[:2], dataset.train.cond[:2])
+    params, carry = jax.eval_shape(experiment.model.init, KEY, batch)
+    asked.clear()
+    jax.eval_shape(jax.grad(lambda *args: experiment.model.loss(*args)[0]), params, carry, KEY, batch)
+    assert bool(asked) == (experiment.likelihood is not None)
+    if experiment.likelihood is not None:
+        asked.clear()
+        jax.eval_shape(experiment.likelihood.elbo, params, KEY, *batch)
+        assert not asked
 
 
 def test_a_chain_that_does_not_exist_is_named():

@@ -12,6 +12,7 @@ from scipy import stats
 from jaxgen.distributions import categorical_conditional, logistic_mixture
 from jaxgen.models.autoregressive.autoregressive import autoregressive, complete
 from jaxgen.nets import causal
+from jaxgen.nets.attention import attend_fused
 from jaxgen.nets.transformer import GPT2, MODERN, Transformer
 from tests.models.sequences import (
     KEY,
@@ -209,3 +210,29 @@ def test_bad_input_is_named():
         categorical_conditional(1)
     with pytest.raises(ValueError, match="a network of 2 classes needs a label"):
         causal.init(net(GPT2, num_classes=2), KEY, jnp.zeros((1, 5), jnp.int32), None)
+
+
+@styles
+def test_in_bfloat16_parameters_and_logits_stay_float32(style):
+    exact, tokens = net(style, (12,)), jax.random.randint(KEY, (4, 12), 0, 3)
+    params = parameters(exact, tokens)
+    half = exact.clone(dtype=jnp.bfloat16, attention=attend_fused)
+    shapes = jax.eval_shape(lambda: causal.init(half, KEY, tokens, None))
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
+    ours, expected = (causal.outputs(each, params, tokens, None) for each in (half, exact))
+    assert ours.dtype == jnp.float32
+    error = float(jnp.linalg.norm(ours - expected) / jnp.linalg.norm(expected))
+    assert 1e-4 < error < 3e-2  # 8 bits of each number, and a few sums
+
+
+@styles
+def test_in_bfloat16_the_cached_conditionals_are_those_of_the_full_pass(style):
+    """To the 8 bits of the keys and values that are kept: sums of 8 numbers are off by a percent at most."""
+    half, tokens = net(style, (6,), dtype=jnp.bfloat16), jax.random.randint(KEY, (4, 6), 0, 3)
+    params = parameters(half, tokens)
+    full, state = causal.outputs(half, params, tokens, None), causal.start(half, params, tokens[:, 0], None)
+    for position in range(6):
+        before = tokens[:, max(position - 1, 0)]
+        state, output = causal.step(half, params, state, before, jnp.asarray(position))
+        assert output.dtype == jnp.float32
+        np.testing.assert_allclose(output, full[:, position], atol=0.02 * float(jnp.abs(full).max()))

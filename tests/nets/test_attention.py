@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen.nets.attention import BLOCK, MOST_BLOCKS, attend, attend_on_cpu
+from jaxgen.nets import attention
+from jaxgen.nets.attention import BLOCK, MOST_BLOCKS, attend, attend_fused, attend_on_cpu, has_fused_kernel
 
 CASES = {
     "all": ((2, 20, 3, 8), 20, False, False),
@@ -29,7 +30,7 @@ def inputs(shape, num_keys, *, masked, dtype=jnp.float32):
     return (q, k, v), mask
 
 
-@pytest.mark.parametrize("form", [attend, attend_on_cpu])
+@pytest.mark.parametrize("form", [attend, attend_on_cpu, attend_fused])
 @pytest.mark.parametrize("case", CASES)
 def test_values_and_derivatives_are_those_of_jax(case, form):
     shape, num_keys, masked, is_causal = CASES[case]
@@ -65,3 +66,48 @@ def test_later_blocks_are_not_read():
     (q, k, v), _ = inputs((1, 2 * BLOCK, 1, 4), 2 * BLOCK, masked=False)
     ours = attend(q, k.at[:, BLOCK:].set(jnp.nan), v.at[:, BLOCK:].set(jnp.nan), is_causal=True)
     np.testing.assert_array_equal(ours[:, :BLOCK], attend(q, k, v, is_causal=True)[:, :BLOCK])
+
+
+class Gpu:
+    """A first device of NVIDIA, as far as one is asked here."""
+
+    platform = "gpu"
+    client = type("Client", (), {"platform_version": "PJRT C API\ncuda 13000"})()
+
+
+@pytest.mark.parametrize(
+    ("num_features", "dtype", "there"),
+    [
+        (64, "bfloat16", True),
+        (128, "float16", True),
+        (256, "bfloat16", False),
+        (64, "float32", False),
+        (36, "bfloat16", False),
+    ],
+)
+def test_the_fused_kernel_is_of_16_bits_and_small_heads(monkeypatch, num_features, dtype, there):
+    query = jnp.zeros((1, 4, 2, num_features), dtype)
+    assert not has_fused_kernel(query)
+    monkeypatch.setattr(attention.jax, "devices", lambda: [Gpu])
+    assert has_fused_kernel(query) == there
+
+
+@pytest.mark.parametrize(
+    ("lengths", "is_causal", "asked"), [((6, 6), True, 6), ((7, 7), True, 8), ((6, 6), False, 6), ((7, 7), False, None)]
+)
+def test_odd_lengths_never_reach_the_fused_kernel(monkeypatch, lengths, is_causal, asked):
+    """A kernel that refuses them, as cuDNN's does in training, and is otherwise the plain form."""
+    lengths_asked = []
+
+    def kernel(query, key, value, *, mask, is_causal, implementation):
+        assert implementation == "cudnn"
+        assert query.shape[1] % 2 == key.shape[1] % 2 == 0
+        lengths_asked.append(query.shape[1])
+        return attend_on_cpu(query, key, value, mask=mask, is_causal=is_causal)
+
+    qkv, _ = inputs((2, lengths[0], 2, 8), lengths[1], masked=False, dtype=jnp.bfloat16)
+    expected = attend_on_cpu(*qkv, is_causal=is_causal)
+    monkeypatch.setattr(attention, "has_fused_kernel", lambda query: True)
+    monkeypatch.setattr(attention.jax.nn, "dot_product_attention", kernel)
+    np.testing.assert_array_equal(attend_fused(*qkv, is_causal=is_causal), expected)
+    assert lengths_asked == ([asked] if asked else [])
