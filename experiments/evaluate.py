@@ -1,6 +1,6 @@
 """Measures a trained run: a table here, and DIR/evaluation.json.
 
-    python -m experiments.evaluate DIR [--num 1000] [--split test] [--importance-samples 100]
+    python -m experiments.evaluate DIR [--num 1000] [--split test] [--importance-samples 100] [--parts likelihood]
 
 Every number comes with its uncertainty and its protocol; what a model does not define is not in the table.
 """
@@ -28,6 +28,7 @@ __all__ = ["FLAGS", "format_estimate", "main", "parser", "plain_row", "setting",
 PROG = "python -m experiments.evaluate"
 FLAGS = ("num", "split", "importance_samples", "seed", "checkpoint", "features", "set")
 SPLITS = ("train", "valid", "test")
+PARTS_HELP = "what to measure, 'likelihood' or 'samples against data', say, in a file of its own; all by default"
 
 
 def parser(
@@ -83,8 +84,12 @@ def setting(args: argparse.Namespace) -> Setting:
     )
 
 
-def rows(chosen: Setting) -> Iterator[Row]:
-    """All rows, as they are measured; what is being measured is said on stderr."""
+def rows(chosen: Setting, names: Sequence[str] = ()) -> Iterator[Row]:
+    """The rows of some parts, or of all, as they are measured; what is being measured is said on stderr.
+
+    Raises:
+        UserError: if there is no such part.
+    """
     own = chosen.model.run.experiment.evaluations
     parts: dict[str, Callable[[], Iterator[Row]]] = {
         "likelihood": partial(measures.likelihood_rows, chosen),
@@ -92,9 +97,11 @@ def rows(chosen: Setting) -> Iterator[Row]:
         "reconstruction": partial(measures.reconstruction_rows, chosen),
         "samples against data": partial(measures.sample_rows, chosen),
     }
-    for name, part in parts.items():
+    if unknown := [name for name in names if name not in parts]:
+        raise UserError(f"--parts must be of {', '.join(map(repr, parts))}, got {unknown[0]!r}")
+    for name in names or parts:
         start = time.perf_counter()
-        yield from part()
+        yield from parts[name]()
         print(f"{name}: {time.perf_counter() - start:.1f} s", file=sys.stderr)
 
 
@@ -149,10 +156,7 @@ def plain_row(row: Row) -> dict[str, Any]:
 def _record(chosen: Setting, found: Sequence[Row], args: argparse.Namespace) -> dict[str, Any]:
     from experiments import devices
 
-    flags = {
-        name: getattr(args, name)
-        for name in ("num", "split", "importance_samples", "seed", "checkpoint", "features", "set")
-    }
+    flags = {name: getattr(args, name) for name in (*FLAGS, "parts")}
     return {
         "config": chosen.model.run.config_name,
         "data": chosen.model.run.config.data,
@@ -170,7 +174,9 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: for bad input.
     """
-    args = parser().parse(argv)
+    flags = parser()
+    flags.add_argument("--parts", nargs="+", default=[], metavar="PART", help=PARTS_HELP)
+    args = flags.parse(argv)
     if args.importance_samples < 1 or args.seed < 0:
         given = f"{args.importance_samples} and {args.seed}"
         raise UserError(f"--importance-samples must be at least 1 and --seed at least 0, got {given}")
@@ -178,14 +184,15 @@ def main(argv: Sequence[str]) -> int:
 
     devices.setup()
     chosen = setting(args)
-    found = list(rows(chosen))
+    found = list(rows(chosen, args.parts))
     run = chosen.model.run
     print(f"{run.config_name}, step {chosen.model.step}, {chosen.which}")
     print(table(found, width=shutil.get_terminal_size((160, 40)).columns))
     for shared in dict.fromkeys(row.shared for row in found if row.shared):
         print(f"samples against data: {shared}")
     print(f"data: {run.dataset.protocol}")
-    path = Path(run.directory) / ("_".join(["evaluation", *trained.stems(args.set)]) + ".json")
+    stems = [*trained.stems(args.set), *(part.replace(" ", "-") for part in args.parts)]
+    path = Path(run.directory) / ("_".join(["evaluation", *stems]) + ".json")
     runs.write_json(path, _record(chosen, found, args))
     print(path)
     return 0

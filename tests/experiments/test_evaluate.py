@@ -80,6 +80,19 @@ def test_distances_of_samples_stand_beside_those_of_training_data(evaluation):
         assert "497 samples given the labels of as many training examples" in found["protocol"]
 
 
+def test_some_parts_go_to_a_file_of_their_own(evaluation, conditional_run, capsys):
+    argv = [str(conditional_run), "--parallel", "jit", "--num", "all", "--importance-samples", "2"]
+    assert evaluate.main([*argv, "--parts", "likelihood", "something of its own"]) == 0
+    out, err = capsys.readouterr()
+    path = conditional_run / "evaluation_likelihood_something-of-its-own.json"
+    assert out.splitlines()[-1] == str(path)
+    assert "samples" not in err
+    found = json.loads(path.read_text())
+    assert found["rows"] == [row for row in evaluation["rows"] if row["floor"] is None and "recon" not in row["name"]]
+    assert found["flags"]["parts"] == ["likelihood", "something of its own"]
+    assert json.loads((conditional_run / "evaluation.json").read_text()) == evaluation
+
+
 def test_features_are_scikit_learns_principal_components(plain_run):
     model = trained.open_trained(str(plain_run))
     space = features.principal_components(model.run.dataset)
@@ -154,6 +167,7 @@ def test_as_many_digits_as_the_error_warrants(value, error, expected):
         (["--num", "few"], "--num must be a number or all, got 'few'"),
         (["--split", "held_out"], "--split"),
         (["--importance-samples", "0"], "--importance-samples must be at least 1"),
+        (["--parts", "fid"], "'something of its own', 'reconstruction', 'samples against data', got 'fid'"),
     ],
 )
 def test_mistakes_are_one_line(plain_run, flags, message):
