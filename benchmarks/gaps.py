@@ -109,7 +109,7 @@ def table(group: str, curves: Curves) -> str:
             at = dict(zip(curve.steps, gaps, strict=True)) if curve.steps else {steps[-1]: gaps[0]}
             measured = [f"{at[step]:.2g}" if step in at else "" for step in steps]
             seconds = f"{curve.seconds:.0f}" if curve.seconds and not number else ""
-            energy = f"{curve.energies[evaluations]:.3f}" if curve.energies else ""
+            energy = f"{curve.energies[evaluations]:z.3f}" if curve.energies else ""
             cells.append(["" if number else name, str(evaluations or ""), *measured, seconds, energy])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in cells]

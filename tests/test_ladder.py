@@ -86,6 +86,17 @@ def test_a_flow_of_its_own_is_its_target():
     np.testing.assert_allclose(found, 3 * ladder.latents(KEY) / mixture.TARGET_STEPS, rtol=1e-6)
 
 
+def test_a_flow_is_not_measured_against_itself_where_it_stands_still(monkeypatch):
+    """Of a mixture, transported pairs learn another flow than the exact: no gap before the first step, one after it."""
+    monkeypatch.setattr(ladder, "BATCH", 16)
+    trainer = ladder.trainers(MIXTURE, 32)["flow matching, OT"]
+    curve = ladder.curve(MIXTURE, trainer, 32)
+    assert trainer.own_flow
+    assert curve.steps == [30, 31, 32]
+    assert 0.01 < min(curve.gaps[1])
+    assert ladder.trainers(GAUSSIAN, 32)["flow matching, OT"].own_flow is False
+
+
 def test_transported_pairs_straighten_the_flow(monkeypatch):
     """Of a Gaussian, whose optimal map is the exact flow; one step of independent pairs goes to E[x]: a gap of 1."""
     monkeypatch.setattr(ladder, "BATCH", 64)
