@@ -29,7 +29,8 @@ from jaxgen.nets.made import MADE
 from jaxgen.nets.pixel_cnn import GatedPixelCNN, PixelCNN
 from jaxgen.nets.pixel_cnn_plus import PixelCNNPlus
 from jaxgen.nets.pixel_rnn import PixelRNN
-from jaxgen.nets.transformer import MODERN, Transformer
+from jaxgen.nets.transformer import Transformer
+from jaxgen.nets.transformer_blocks import MODERN
 from jaxgen.nets.translator import Translator
 from jaxgen.nets.wavenet import WaveNet
 

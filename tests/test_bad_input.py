@@ -18,7 +18,8 @@ from jaxgen.nets import causal
 from jaxgen.nets.made import MADE
 from jaxgen.nets.pixel_cnn import GatedPixelCNN
 from jaxgen.nets.pixel_cnn_plus import PixelCNNPlus
-from jaxgen.nets.transformer import MODERN, Transformer
+from jaxgen.nets.transformer import Transformer
+from jaxgen.nets.transformer_blocks import MODERN
 from jaxgen.nets.wavenet import WaveNet
 from jaxgen.samplers.decode import temperature
 from jaxgen.transforms import cells

@@ -16,7 +16,8 @@ from jaxgen.distributions import categorical_conditional, logistic_mixture
 from jaxgen.models.autoregressive.autoregressive import autoregressive
 from jaxgen.nets import causal
 from jaxgen.nets.pixel_cnn_plus import PixelCNNPlus
-from jaxgen.nets.transformer import MODERN, Transformer
+from jaxgen.nets.transformer import Transformer
+from jaxgen.nets.transformer_blocks import MODERN
 from jaxgen.nets.translator import Translator
 
 COLOURS = logistic_mixture(8, 2, num_channels=2)

@@ -21,7 +21,8 @@ from jaxgen.distributions import categorical_conditional, categorical_log_prob
 from jaxgen.models.autoregressive.autoregressive import autoregressive, complete
 from jaxgen.nets import causal
 from jaxgen.nets.attention import attend_fused
-from jaxgen.nets.transformer import GPT2, MODERN, Transformer
+from jaxgen.nets.transformer import Transformer
+from jaxgen.nets.transformer_blocks import GPT2, MODERN
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@
     python -m experiments.sample runs/translator_multi30k --source "Ein Hund rennt durch den Schnee."
     python -m experiments.evaluate runs/translator_multi30k --set decoder=draw top_p=0.9
 
-Needs `pip install jaxgen[text]`. With `--dropout 0.0 --steps 3000`, German to English in 40 minutes on one shared core
+Needs `pip install -e '.[text]'`. With `--dropout 0.0 --steps 3000`, German to English in 40 minutes on one shared core
 of an AMD EPYC: BLEU 33.1 by beam search and 31.0 greedy on test_2016_flickr (sacrebleu, tok:13a, case:mixed), 2.07 nats
 per token; English to German in some 30 minutes: BLEU 29.3 by beam search (RESULTS.md). Small Transformers trained to
 the end are published at about 40 (https://arxiv.org/abs/2105.14462).
@@ -29,7 +29,7 @@ from jaxgen.core import Model
 from jaxgen.distributions import categorical_conditional
 from jaxgen.models.autoregressive.autoregressive import autoregressive, search
 from jaxgen.nets import causal
-from jaxgen.nets.transformer import GPT2, MODERN
+from jaxgen.nets.transformer_blocks import GPT2, MODERN
 from jaxgen.nets.translator import Translator
 from jaxgen.types import Batch
 

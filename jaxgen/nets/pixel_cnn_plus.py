@@ -32,7 +32,7 @@ from jaxgen.nets.conv import depth_to_space
 from jaxgen.nets.dense import Dense
 from jaxgen.nets.labels import needed, one_hot
 from jaxgen.nets.pixel_cnn import at_pixel, kept_unless, row_before, rows_above, scaled
-from jaxgen.nets.transformer import drop
+from jaxgen.nets.transformer_blocks import drop
 
 __all__ = ["PixelCNNPlus"]
 

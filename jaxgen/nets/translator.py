@@ -23,7 +23,7 @@ from jaxgen.distributions import check_levels
 from jaxgen.nets.attention import attend
 from jaxgen.nets.causal import Causal
 from jaxgen.nets.dense import dot_rows
-from jaxgen.nets.transformer import MODERN, Attention, Block, FeedForward, Style, normal_dense
+from jaxgen.nets.transformer_blocks import MODERN, Attention, Block, FeedForward, Style, normal_dense
 from jaxgen.types import Cond
 
 __all__ = ["Translator"]

@@ -48,7 +48,8 @@ from jaxgen.nets.pixel_cnn_plus import PixelCNNPlus
 from jaxgen.nets.pixel_rnn import PixelRNN
 from jaxgen.nets.time import TimeMLP, slow_features
 from jaxgen.nets.tokens import TokenNet
-from jaxgen.nets.transformer import GPT2, MODERN, Transformer
+from jaxgen.nets.transformer import Transformer
+from jaxgen.nets.transformer_blocks import GPT2, MODERN
 from jaxgen.nets.translator import Translator
 from jaxgen.nets.wavenet import WaveNet
 from jaxgen.paths import transitions

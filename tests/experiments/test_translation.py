@@ -18,7 +18,7 @@ from experiments.data import translation
 from experiments.data.records import Buckets, Dataset, Split
 from experiments.errors import UserError
 from jaxgen.nets import causal
-from jaxgen.nets.transformer import GPT2
+from jaxgen.nets.transformer_blocks import GPT2
 from jaxgen.nets.translator import Translator
 from jaxgen.types import Batch
 
@@ -102,7 +102,7 @@ def test_bad_files_are_named(folder, monkeypatch):
     with pytest.raises(UserError, match=r"data set multi30k_de_en: .*val.de.gz is not there"):
         data.load("multi30k_de_en")
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(UserError, match=r"tokenizers .*pip install jaxgen\[text\]"):
+    with pytest.raises(UserError, match=r"tokenizers .*pip install -e '\.\[text\]'"):
         data.load("multi30k_de_en")
 
 

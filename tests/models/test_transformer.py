@@ -13,7 +13,8 @@ from jaxgen.distributions import categorical_conditional, logistic_mixture
 from jaxgen.models.autoregressive.autoregressive import autoregressive, complete
 from jaxgen.nets import causal
 from jaxgen.nets.attention import attend_fused
-from jaxgen.nets.transformer import GPT2, MODERN, Transformer
+from jaxgen.nets.transformer import Transformer
+from jaxgen.nets.transformer_blocks import GPT2, MODERN
 from tests.models.sequences import (
     KEY,
     assert_cached_equals_full,

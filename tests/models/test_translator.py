@@ -8,7 +8,7 @@ import pytest
 from jaxgen.distributions import categorical_conditional
 from jaxgen.models.autoregressive.autoregressive import autoregressive, complete, search
 from jaxgen.nets import causal
-from jaxgen.nets.transformer import GPT2, MODERN
+from jaxgen.nets.transformer_blocks import GPT2, MODERN
 from jaxgen.nets.translator import Translator
 from jaxgen.samplers.beam import beam_search
 from jaxgen.samplers.decode import greedy
