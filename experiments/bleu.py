@@ -26,7 +26,7 @@ def _metric() -> Any:
     try:
         from sacrebleu.metrics import BLEU
     except ImportError as error:
-        raise UserError(f"BLEU needs the package sacrebleu ({error}): pip install jaxgen[text]") from error
+        raise UserError(f"BLEU needs the package sacrebleu ({error}): pip install -e '.[text]'") from error
     return BLEU()
 
 

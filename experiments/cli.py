@@ -23,6 +23,12 @@ class _Help(SimpleHelpFormatter):
         """Leaves out where simple-parsing puts the fields."""
         super().start_section("fields" if heading and heading.endswith("['config']") else heading)
 
+    def _get_default_metavar_for_optional(self, action: Action) -> str:
+        return super()._get_default_metavar_for_optional(action) if action.type else action.dest.upper()
+
+    def _get_default_metavar_for_positional(self, action: Action) -> str:
+        return super()._get_default_metavar_for_positional(action) if action.type else action.dest
+
     def _get_help_string(self, action: Action) -> str | None:
         if action.default is None:
             return (action.help or "").replace("%", "%%")

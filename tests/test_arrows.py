@@ -13,7 +13,7 @@ FLOORS = [
     {"samplers"},
     {"models"},
     {"transforms"},
-    {"parallel", "metrics", "interop"},
+    {"parallel", "metrics"},
 ]
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 LINEN = {"nets", "models"}

@@ -47,7 +47,7 @@ def import_tfds() -> Any:
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise UserError(
-            f"{PREFIX}NAME needs tensorflow-datasets and array-record: pip install 'jaxgen[tfds]' ({error})"
+            f"{PREFIX}NAME needs tensorflow-datasets and array-record: pip install -e '.[tfds]' ({error})"
         ) from error
     return tfds
 
@@ -81,7 +81,7 @@ def _open(name: str) -> Any:
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError(
             f"data set {PREFIX}{name} is not prepared in {where}: set TFDS_DATA_DIR to the folder that holds it as "
-            f"{_FORMAT}, or pip install 'jaxgen[tfds]' (TensorFlow) to download it, or pack local files by "
+            f"{_FORMAT}, or pip install -e '.[tfds]' (TensorFlow) to download it, or pack local files by "
             "python -m experiments.data.pack"
         )
     with one_line(f"data set {PREFIX}{name}: downloading it into {where} failed"):

@@ -53,7 +53,7 @@ def _tokenizers() -> Any:
     try:
         import tokenizers
     except ImportError as error:
-        raise UserError(f"texts of tokens need the package tokenizers ({error}): pip install jaxgen[text]") from error
+        raise UserError(f"texts of tokens need the package tokenizers ({error}): pip install -e '.[text]'") from error
     return tokenizers
 
 

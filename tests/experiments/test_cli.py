@@ -170,6 +170,19 @@ def test_help_lists_configs_data_sets_and_fields_with_defaults(capsys):
         assert [name for name in data.names() if f"  {name} " not in text] == []
 
 
+def test_values_in_help_have_names(capsys):
+    """Also where a flag has no type: simple-parsing would call its value "None"."""
+    parser = cli.Parser("command")
+    parser.add_argument("places", nargs="*", help="where")
+    parser.add_argument("--json", default=None, help="a file")
+    parser.add_argument("--size", type=int, default=3, help="a number")
+    with pytest.raises(SystemExit):
+        parser.parse(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "usage: command [-h] [--json JSON] [--size int] [places [places ...]]" in text
+    assert "places where" in text
+
+
 def test_bare_help_lists_every_config_with_its_summary(capsys):
     with pytest.raises(SystemExit):
         train.main(["--help"])

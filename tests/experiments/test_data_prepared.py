@@ -99,7 +99,7 @@ def test_what_cannot_be_packed(name, message, tmp_path, capsys):
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow would download it")
 def test_not_prepared_says_what_to_do(folder):
     with pytest.raises(
-        UserError, match=rf"tfds:mnist is not prepared in {folder}: set TFDS_DATA_DIR .*jaxgen\[tfds\].*pack"
+        UserError, match=rf"tfds:mnist is not prepared in {folder}: set TFDS_DATA_DIR .*'\.\[tfds\]'.*pack"
     ):
         data.load("tfds:mnist")
 
