@@ -133,7 +133,7 @@ def figure(groups: dict[str, Curves]) -> str:
         axes.set_xscale("symlog", linthresh=30)
         axes.set_xlim(left=0)
         axes.spines[["top", "right"]].set_visible(False)
-    drawn.axes[0].legend(frameon=False, fontsize=7)
+    drawn.axes[0].legend(frameon=False, fontsize=7, handlelength=3.5, labelspacing=0.3)
     buffer = io.StringIO()
     drawn.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
