@@ -9,8 +9,10 @@ weights of all pairs down, but for 16-bit numbers alone and without forward-mode
 where it can. XLA:CPU has none, and there three things count. Heads come before positions, and with the examples are one
 axis, so that each product of (1) and of its derivatives reads what it is given as it lies. The sum divides the output,
 not the weights, so that no pass over all pairs of positions is made for it, nor for its derivative. And causal
-attention goes block by block of queries, each over the keys up to its own end alone. A single query, as in a decoding
-step, is left to `jax.nn.dot_product_attention`, whose products of vectors XLA:CPU fuses.
+attention goes block by block of queries, each over the keys up to its own end alone. Of a single query, as in a
+decoding step, the products are of a vector and of what a cache holds. Examples and heads stay two axes for it, and
+`jax.lax.optimization_barrier` keeps the products apart from the writing of the cache: for a single example, XLA:CPU
+would otherwise copy the whole cache at every step.
 
 Source: Attention Is All You Need, https://arxiv.org/abs/1706.03762; dividing last is from FlashAttention-2,
 https://arxiv.org/abs/2307.08691.
@@ -34,8 +36,6 @@ Mask = Bool[Array, "#n #heads #q #k"]
 BLOCK, MOST_BLOCKS = 64, 8
 """Causal attention takes blocks of 64 queries, or longer ones so that there are at most 8, each compiled for itself."""
 
-_BATCH = ((0,), (0,))
-
 
 def attend(query: Heads, key: Heads, value: Heads, *, mask: Mask | None = None, is_causal: bool = False) -> Heads:
     """(1): `jax.nn.dot_product_attention`, or, compiled for a CPU, `attend_on_cpu`.
@@ -50,8 +50,6 @@ def attend(query: Heads, key: Heads, value: Heads, *, mask: Mask | None = None, 
     Returns:
         `[n, q, heads, d]`.
     """
-    if query.shape[1] == 1:
-        return jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=is_causal)
     cpu, default = (
         functools.partial(_masked, form, is_causal=is_causal) for form in (attend_on_cpu, jax.nn.dot_product_attention)
     )
@@ -96,6 +94,10 @@ def attend_on_cpu(
 ) -> Heads:
     """(1), as XLA:CPU runs it best; see `attend`."""
     n, num, heads, d = query.shape
+    if num == 1 and not is_causal:
+        q, k, v = (x.swapaxes(1, 2) for x in (query / math.sqrt(d), key, value))
+        k, v = jax.lax.optimization_barrier((k, v))
+        return _mix(q, k, v, mask).swapaxes(1, 2)
     q, k, v = (_rows(x) for x in (query / math.sqrt(d), key, value))
     if mask is not None:
         mask = jnp.broadcast_to(mask, (n, heads, num, key.shape[1])).reshape(n * heads, num, -1)
@@ -118,11 +120,13 @@ def _rows(x: Heads) -> Rows:
     return x.swapaxes(1, 2).reshape(-1, x.shape[1], x.shape[3])
 
 
-def _mix(q: Rows, k: Rows, v: Rows, may_see: Any) -> Rows:
-    """(1) for scaled queries; where a query may see nothing, the mean of these values."""
-    logits = jax.lax.dot_general(q, k, (((2,), (2,)), _BATCH), preferred_element_type=jnp.float32)
+def _mix(q: Any, k: Any, v: Any, may_see: Any) -> Any:
+    """(1) for scaled queries `[..., q, d]` and keys `[..., k, d]`; where one may see nothing, the mean of values."""
+    batch = (tuple(range(q.ndim - 2)),) * 2
+    product = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
+    logits = product(q, k, (((q.ndim - 1,), (q.ndim - 1,)), batch))
     if may_see is not None:
         logits = jnp.where(may_see, logits, -0.7 * float(jnp.finfo(logits.dtype).max))
     e = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
-    total = jax.lax.dot_general(e.astype(v.dtype), v, (((2,), (1,)), _BATCH), preferred_element_type=jnp.float32)
+    total = product(e.astype(v.dtype), v, (((q.ndim - 1,), (q.ndim - 2,)), batch))
     return (total / e.sum(-1, keepdims=True)).astype(v.dtype)

@@ -17,6 +17,8 @@ CASES = {
     "causal, longer blocks": ((1, MOST_BLOCKS * BLOCK + 9, 1, 4), MOST_BLOCKS * BLOCK + 9, False, True),
     "causal and mask": ((2, BLOCK + 7, 2, 4), BLOCK + 7, True, True),
     "one query": ((2, 1, 3, 8), 20, True, False),
+    "one query of one example": ((1, 1, 3, 8), 20, True, False),
+    "one query, causal": ((2, 1, 3, 8), 20, False, True),
 }
 
 
