@@ -130,7 +130,8 @@ def repeat(bijection: Bijection | Callable[[Any], Bijection], num: int, *, unrol
 
     def scan(field: str, params: Params, x: Data, cond: Cond, *, reverse: bool) -> Any:
         def step(state: tuple[Data, PerExample], own: tuple[Params, Any]) -> tuple[tuple[Data, PerExample], None]:
-            x, log_det = getattr(link(own[1]), field)(own[0], state[0], cond)
+            own, index = jax.lax.optimization_barrier(own[0]), own[1]  # or XLA:CPU slices anew at every number
+            x, log_det = getattr(link(index), field)(own, state[0], cond)
             return (x, state[1] + log_det), None
 
         xs = (params, jnp.arange(num))
