@@ -9,7 +9,7 @@ Consistency Models, https://arxiv.org/abs/2410.11081.
 
 The first with `--steps 1500 --warmup 500`, 25 minutes on one core of an Intel Xeon: Fréchet distance 60.4 in a
 classifier's features in one step and 56.7 in two, 1000 samples, where training images have 9.0 (RESULTS.md). The second
-was not run; none is published in these features.
+with the same flags, 8 minutes of an AMD EPYC: Fréchet distance 95.5 in one step. None is published in these features.
 """
 
 import dataclasses
