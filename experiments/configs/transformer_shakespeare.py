@@ -1,9 +1,16 @@
-"""A GPT of characters, tiny Shakespeare, as nanoGPT trains it on a CPU: 4 layers of 128, context 64, 2000 steps of 12.
+r"""A GPT of characters, tiny Shakespeare, as nanoGPT trains it on a CPU: 4 layers of 128, context 64, 2000 steps of 12.
 
     python -m experiments.train transformer_shakespeare --workdir runs/transformer_shakespeare
 
 About 5 minutes on one CPU core: 1.760 nats per character on the last tenth; nanoGPT's README reports 1.88. With
-nanoGPT's step size, `--learning_rate 1e-3`: 1.899, and 1.683 with `--modern True`. RESULTS.md has the protocol.
+nanoGPT's step size, `--learning_rate 1e-3`: 1.899, and 1.683 with `--modern True`. RESULTS.md has the protocol. What
+nanoGPT trains on a GPU, to 1.4697, is
+
+    python -m experiments.train transformer_shakespeare --data shakespeare_256 --width 384 --depth 6 --num-heads 6 \
+        --batch-size 64 --steps 5000 --learning-rate 1e-3 --dropout 0.2 --dtype bfloat16 --workdir runs/gpt
+
+of which 333 steps were made here, in 21 seconds of an H100 besides two minutes to compile, in the modern layout and
+float32: 1.568 nats per character.
 """
 
 import dataclasses
