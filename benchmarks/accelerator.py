@@ -36,7 +36,6 @@ from jaxgen import core, paths
 from jaxgen.distributions import categorical_conditional
 from jaxgen.models.autoregressive.autoregressive import autoregressive
 from jaxgen.models.diffusion.diffusion import diffusion
-from jaxgen.nets.attention import attend_fused
 from jaxgen.nets.blocks import DDPM_PLUS
 from jaxgen.nets.dit import DiT
 from jaxgen.nets.transformer import Transformer
@@ -44,7 +43,7 @@ from jaxgen.nets.unet import UNet
 from jaxgen.types import Batch
 
 PROG = "python -m benchmarks.accelerator"
-HALF, FUSED, REMAT = {"dtype": jnp.bfloat16}, {"attention": attend_fused}, {"remat": True}
+HALF, FUSED, REMAT = {"dtype": jnp.bfloat16}, {"attention": devices.attend_fused}, {"remat": True}
 SIDE = 8192
 
 

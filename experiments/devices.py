@@ -14,8 +14,18 @@ import jax
 
 from experiments.errors import UserError
 from jaxgen import parallel
+from jaxgen.nets import attention
 
-__all__ = ["PLACEMENTS", "compiler_options", "cpu_compiler_options", "environment", "keep_memory", "placement", "setup"]
+__all__ = [
+    "PLACEMENTS",
+    "attend_fused",
+    "compiler_options",
+    "cpu_compiler_options",
+    "environment",
+    "keep_memory",
+    "placement",
+    "setup",
+]
 
 PLACEMENTS = ("jit", "pmap", "mesh")
 """Names that `--parallel` takes."""
@@ -105,6 +115,13 @@ def compiler_options() -> dict[str, str] | None:
     if jax.default_backend() != "cpu":
         return None
     return cpu_compiler_options() or None
+
+
+def attend_fused(*qkv: Any, **options: Any) -> Any:
+    """`nets.attention.attend_fused` where the first device is an NVIDIA GPU, otherwise `attend`; asked when traced."""
+    device = jax.devices()[0]
+    there = device.platform == "gpu" and "cuda" in device.client.platform_version
+    return (attention.attend_fused if there else attention.attend)(*qkv, **options)
 
 
 def placement(name: str | None = None, *, tuned: bool = True) -> parallel.Placement:

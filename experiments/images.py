@@ -8,10 +8,11 @@ import optax
 
 from experiments import checks, config
 from experiments.data import Dataset
+from experiments.devices import attend_fused
 from experiments.errors import UserError
 from jaxgen.bijections import affine
 from jaxgen.core import Model
-from jaxgen.nets.attention import attend, attend_fused
+from jaxgen.nets.attention import attend
 from jaxgen.nets.blocks import ADM, DDPM, DDPM_PLUS, NCSN_PLUS, Style
 from jaxgen.nets.unet import UNet
 from jaxgen.transforms import dequantize, pull_back

@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-__all__ = ["attend", "attend_fused", "attend_on_cpu", "has_fused_kernel"]
+__all__ = ["attend", "attend_fused", "attend_on_cpu", "fits_kernel"]
 
 Heads = Float[Array, "n _ heads d"]
 Rows = Float[Array, "b _ d"]
@@ -56,21 +56,20 @@ def attend(query: Heads, key: Heads, value: Heads, *, mask: Mask | None = None, 
     return jax.lax.platform_dependent(query, key, value, mask, cpu=cpu, default=default)
 
 
-def has_fused_kernel(query: Heads) -> bool:
-    """Whether cuDNN's kernel takes these queries: 16-bit, at most 128 features in eights, the first device NVIDIA's."""
-    device = jax.devices()[0]
-    small = query.dtype in (jnp.bfloat16, jnp.float16) and query.shape[-1] <= 128 and query.shape[-1] % 8 == 0
-    return small and device.platform == "gpu" and "cuda" in device.client.platform_version
+def fits_kernel(query: Heads) -> bool:
+    """Whether cuDNN's kernel takes these queries: several, of 16 bits, with at most 128 features, in eights."""
+    features = query.shape[-1]
+    return query.shape[1] > 1 and query.dtype in (jnp.bfloat16, jnp.float16) and features <= 128 and features % 8 == 0
 
 
 def attend_fused(query: Heads, key: Heads, value: Heads, *, mask: Mask | None = None, is_causal: bool = False) -> Heads:
-    """(1) by the fused kernel of an NVIDIA GPU where there is one for these queries, otherwise by `attend`.
+    """(1) by the fused kernel of an NVIDIA GPU, or, for queries that it does not take, by `attend`.
 
     With the kernel there are reverse-mode derivatives only, which training by gradients needs, and not the forward-mode
-    ones of MeanFlow and sCM. The arguments are those of `attend`.
+    ones of MeanFlow and sCM. Without such a GPU it cannot be traced. The arguments are those of `attend`.
     """
     num, seen = query.shape[1], key.shape[1]
-    if num == 1 or not has_fused_kernel(query):
+    if not fits_kernel(query):
         return attend(query, key, value, mask=mask, is_causal=is_causal)
     fused = functools.partial(jax.nn.dot_product_attention, mask=mask, is_causal=is_causal, implementation="cudnn")
     if num % 2 == 0 and seen % 2 == 0:

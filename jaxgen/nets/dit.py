@@ -123,8 +123,8 @@ class DiT(nn.Module):
         out_channels: channels of the output; those of the input by default.
         dtype: type of the computation; parameters and output are float32.
         remat: recompute the inside of every block in the backward pass: less memory for one more forward pass.
-        attention: `(query, key, value) -> mixed values`, each `[n, tokens, heads, width]`; on a GPU, in bfloat16,
-            `functools.partial(jax.nn.dot_product_attention, implementation="cudnn")` is a fused kernel.
+        attention: `(query, key, value) -> mixed values`, each `[n, tokens, heads, width]`;
+            `nets.attention.attend_fused` is the fused kernel of an NVIDIA GPU, in bfloat16.
         features: `(t, num) -> features [n, num]` of the noise level, of which there are 256.
 
     Raises:

@@ -47,8 +47,8 @@ class UNet(nn.Module):
         dtype: type of the computation; parameters and output are float32.
         style: how blocks are built, `DDPM`, `DDPM_PLUS`, `NCSN_PLUS` or `ADM` of `nets.blocks`, or one's own.
         remat: recompute the inside of every block in the backward pass: less memory for one more forward pass.
-        attention: `(query, key, value) -> mixed values`, each `[n, positions, heads, width]`; on a GPU, in bfloat16,
-            `functools.partial(jax.nn.dot_product_attention, implementation="cudnn")` is a fused kernel.
+        attention: `(query, key, value) -> mixed values`, each `[n, positions, heads, width]`;
+            `nets.attention.attend_fused` is the fused kernel of an NVIDIA GPU, in bfloat16.
 
     Raises:
         ValueError: if `channels` is no positive multiple of 4, or a level of `attention_at` does not exist.

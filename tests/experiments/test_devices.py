@@ -8,10 +8,12 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from experiments import devices
 from experiments.errors import UserError
+from jaxgen.nets import attention
 
 
 def test_an_option_that_the_compiler_refuses_is_left_out(monkeypatch):
@@ -92,3 +94,21 @@ def test_setup_keeps_short_compilations(monkeypatch, tmp_path):
     jax.jit(lambda x: x * 17 + 3)(2.0).block_until_ready()
     assert list((tmp_path / "jaxgen").rglob("jit_*"))
     compilation_cache.reset_cache()
+
+
+class Gpu:
+    """A first device of NVIDIA, as far as one is asked here."""
+
+    platform = "gpu"
+    client = type("Client", (), {"platform_version": "PJRT C API\ncuda 13000"})()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_fused_kernel_is_asked_for_where_there_is_an_nvidia_gpu(monkeypatch, there):
+    asked = []
+    monkeypatch.setattr(attention, "attend_fused", lambda *qkv, **options: asked.append((qkv, options)))
+    if there:
+        monkeypatch.setattr(devices.jax, "devices", lambda: [Gpu])
+    qkv = [jnp.ones((1, 4, 2, 8), jnp.bfloat16)] * 3
+    found = devices.attend_fused(*qkv, is_causal=True)
+    assert (found is None, asked) == ((True, [(tuple(qkv), {"is_causal": True})]) if there else (False, []))

@@ -12,7 +12,6 @@ from scipy import stats
 from jaxgen.distributions import categorical_conditional, logistic_mixture
 from jaxgen.models.autoregressive.autoregressive import autoregressive, complete
 from jaxgen.nets import causal
-from jaxgen.nets.attention import attend_fused
 from jaxgen.nets.transformer import Transformer
 from jaxgen.nets.transformer_blocks import GPT2, MODERN
 from tests.models.sequences import (
@@ -217,7 +216,7 @@ def test_bad_input_is_named():
 def test_in_bfloat16_parameters_and_logits_stay_float32(style):
     exact, tokens = net(style, (12,)), jax.random.randint(KEY, (4, 12), 0, 3)
     params = parameters(exact, tokens)
-    half = exact.clone(dtype=jnp.bfloat16, attention=attend_fused)
+    half = exact.clone(dtype=jnp.bfloat16)
     shapes = jax.eval_shape(lambda: causal.init(half, KEY, tokens, None))
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
     ours, expected = (causal.outputs(each, params, tokens, None) for each in (half, exact))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxgen.nets import attention
-from jaxgen.nets.attention import BLOCK, MOST_BLOCKS, attend, attend_fused, attend_on_cpu, has_fused_kernel
+from jaxgen.nets.attention import BLOCK, MOST_BLOCKS, attend, attend_fused, attend_on_cpu, fits_kernel
 
 CASES = {
     "all": ((2, 20, 3, 8), 20, False, False),
@@ -70,28 +70,19 @@ def test_later_blocks_are_not_read():
     np.testing.assert_array_equal(ours[:, :BLOCK], attend(q, k, v, is_causal=True)[:, :BLOCK])
 
 
-class Gpu:
-    """A first device of NVIDIA, as far as one is asked here."""
-
-    platform = "gpu"
-    client = type("Client", (), {"platform_version": "PJRT C API\ncuda 13000"})()
-
-
 @pytest.mark.parametrize(
-    ("num_features", "dtype", "there"),
+    ("num", "num_features", "dtype", "fits"),
     [
-        (64, "bfloat16", True),
-        (128, "float16", True),
-        (256, "bfloat16", False),
-        (64, "float32", False),
-        (36, "bfloat16", False),
+        (4, 64, "bfloat16", True),
+        (4, 128, "float16", True),
+        (4, 256, "bfloat16", False),
+        (4, 64, "float32", False),
+        (4, 36, "bfloat16", False),
+        (1, 64, "bfloat16", False),
     ],
 )
-def test_the_fused_kernel_is_of_16_bits_and_small_heads(monkeypatch, num_features, dtype, there):
-    query = jnp.zeros((1, 4, 2, num_features), dtype)
-    assert not has_fused_kernel(query)
-    monkeypatch.setattr(attention.jax, "devices", lambda: [Gpu])
-    assert has_fused_kernel(query) == there
+def test_the_fused_kernel_is_of_several_queries_16_bits_and_small_heads(num, num_features, dtype, fits):
+    assert fits_kernel(jnp.zeros((1, num, 2, num_features), dtype)) == fits
 
 
 @pytest.mark.parametrize(
@@ -109,7 +100,6 @@ def test_odd_lengths_never_reach_the_fused_kernel(monkeypatch, lengths, is_causa
 
     qkv, _ = inputs((2, lengths[0], 2, 8), lengths[1], masked=False, dtype=jnp.bfloat16)
     expected = attend_on_cpu(*qkv, is_causal=is_causal)
-    monkeypatch.setattr(attention, "has_fused_kernel", lambda query: True)
     monkeypatch.setattr(attention.jax.nn, "dot_product_attention", kernel)
     np.testing.assert_array_equal(attend_fused(*qkv, is_causal=is_causal), expected)
     assert lengths_asked == ([asked] if asked else [])
