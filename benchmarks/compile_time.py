@@ -1,8 +1,8 @@
 """Time to compile the training step of flows, by depth: `python -m benchmarks.compile_time [FLOW ...] [--depths 2,4]`.
 
-Flows of vectors of 64 numbers are one `lax.scan` over their layers. Those of images (28x28, of two scales) leave the
-loops of their layers, see `bijections.repeat`, and are measured both so and with the loops. Printed for each depth, as
-a JSON line: processor seconds of the first step of Adam less those of the second, and how many steps a second follow,
+Flows of vectors of 64 numbers are one `lax.scan` over their layers. Those of images (28x28, of two scales) are measured
+both as a loop over the layers of a scale and with these written out, see `bijections.repeat`. For each depth a JSON
+line says the processor seconds of the first step of Adam less those of the second, and how many steps a second follow,
 the two forms in turns. Depth is the number of layers of a kind at a scale: Glow's `num_steps`, and `num_layers`
 elsewhere.
 """
@@ -11,7 +11,6 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
-from unittest import mock
 
 import jax
 import optax
@@ -21,30 +20,23 @@ from benchmarks.own import training
 from benchmarks.peering import check_positive
 from experiments import cli, devices
 from experiments.errors import UserError
-from jaxgen.bijections import repeat
 from jaxgen.core import Model
-from jaxgen.models.flows import glow, real_nvp
+from jaxgen.models.flows.glow import glow
 from jaxgen.models.flows.maf import maf
+from jaxgen.models.flows.real_nvp import real_nvp, real_nvp_image
 from jaxgen.types import Batch
 
-__all__ = ["FLOWS", "compile_seconds", "in_loops", "main", "measure"]
+__all__ = ["FLOWS", "compile_seconds", "main", "measure"]
 
 PROG = "python -m benchmarks.compile_time"
 DIMS, IMAGE = (64,), (28, 28, 1)
-FLOWS: dict[str, tuple[Callable[[int], Model], tuple[int, ...]]] = {
-    "real_nvp": (lambda depth: real_nvp.real_nvp(*DIMS, num_layers=depth), DIMS),
+FLOWS: dict[str, tuple[Callable[..., Model], tuple[int, ...]]] = {
+    "real_nvp": (lambda depth: real_nvp(*DIMS, num_layers=depth), DIMS),
     "maf": (lambda depth: maf(*DIMS, num_layers=depth), DIMS),
-    "glow": (lambda depth: glow.glow(IMAGE, num_steps=depth), IMAGE),
-    "real_nvp_image": (lambda depth: real_nvp.real_nvp_image(IMAGE, num_layers=depth), IMAGE),
+    "glow": (lambda depth, **how: glow(IMAGE, num_steps=depth, **how), IMAGE),
+    "real_nvp_image": (lambda depth, **how: real_nvp_image(IMAGE, num_layers=depth, **how), IMAGE),
 }
-"""Depth to a flow, and the shape of an example."""
-
-
-def in_loops(build: Callable[[int], Model], depth: int) -> Model:
-    """The same flow of images, whose layers are loops."""
-    loop = lambda bijection, num, unroll: repeat(bijection, num)  # noqa: E731
-    with mock.patch.object(glow, "repeat", loop), mock.patch.object(real_nvp, "repeat", loop):
-        return build(depth)
+"""Depth to a flow, that of images told what to `unroll`, and the shape of an example."""
 
 
 def compile_seconds(train: Callable[[], Any]) -> float:
@@ -67,7 +59,9 @@ def measure(name: str, depth: int, batch: int, repeats: int, seconds: float) -> 
         seconds: length of a block, at least.
     """
     build, shape = FLOWS[name]
-    models = {"": build(depth)} | ({"loops_": in_loops(build, depth)} if shape == IMAGE else {})
+    models = (
+        {"loops_": build(depth, unroll=1), "": build(depth, unroll=depth)} if shape == IMAGE else {"": build(depth)}
+    )
     data = Batch(jax.random.uniform(jax.random.key(0), (batch, *shape)))
     placement = devices.placement("jit")
     calls = {form: training(placement, model, optax.adam(1e-3), data)[0] for form, model in models.items()}

@@ -28,9 +28,10 @@ def _of_equation(equation: Any) -> int:
         (contracted, _), _ = equation.params["dimension_numbers"]
         shape = equation.invars[0].aval.shape
         return 2 * equation.outvars[0].aval.size * math.prod(shape[axis] for axis in contracted)
-    if equation.primitive.name == "conv_general_dilated":
-        kernel = equation.invars[1].aval
-        outputs = kernel.shape[equation.params["dimension_numbers"].rhs_spec[0]]
+    if equation.primitive.name in ("conv_general_dilated", "convolve"):
+        kernel, params = equation.invars[1].aval, equation.params
+        axes = params["how"].axes if "how" in params else params["dimension_numbers"]
+        outputs = kernel.shape[axes.rhs_spec[0]]
         return 2 * equation.outvars[0].aval.size * (kernel.size // outputs)
     inner = [_of(jaxpr) for jaxpr in _jaxprs(equation.params.values())]
     if equation.primitive.name == "cond":

@@ -8,13 +8,14 @@ import pytest
 
 from benchmarks import compile_time
 from experiments.errors import UserError
-from jaxgen.models.flows import glow, real_nvp
+from jaxgen.models.flows.glow import glow
+from jaxgen.models.flows.real_nvp import real_nvp_image
 from jaxgen.types import Batch
 
 IMAGE = (4, 4, 1)
 BUILD = {
-    "glow": lambda depth: glow.glow(IMAGE, num_scales=1, num_steps=depth, features=2),
-    "real_nvp_image": lambda depth: real_nvp.real_nvp_image(IMAGE, num_scales=1, num_layers=depth, features=2),
+    "glow": lambda depth, **how: glow(IMAGE, num_scales=1, num_steps=depth, features=2, **how),
+    "real_nvp_image": lambda depth, **how: real_nvp_image(IMAGE, num_scales=1, num_layers=depth, features=2, **how),
 }
 
 
@@ -27,22 +28,22 @@ def test_what_only_the_first_call_takes_is_compiling(monkeypatch):
 
 @pytest.mark.parametrize("name", BUILD)
 def test_loops_are_the_same_flow_in_a_program_that_does_not_grow(name):
-    """Without them every layer adds to it."""
+    """Without them every layer adds to it; up to eight layers are written out by default, and more are not."""
     x = jax.random.uniform(jax.random.key(0), (2, *IMAGE))
-    unrolled, loops = (
-        {depth: make(depth) for depth in (2, 5)}
-        for make in (BUILD[name], lambda depth: compile_time.in_loops(BUILD[name], depth))
-    )
+    unrolled, loops = ({depth: BUILD[name](depth, unroll=most) for depth in (2, 5)} for most in (5, 1))
+    usual = {depth: BUILD[name](depth) for depth in (5, 9, 12)}
     params = jax.jit(unrolled[5].init)(jax.random.key(1), Batch(x))[0]
     values = [jax.jit(model.log_prob)(params, x) for model in (unrolled[5], loops[5])]
     np.testing.assert_allclose(*values, rtol=1e-5)
     lines = {}
-    for form, models in (("unrolled", unrolled), ("loops", loops)):
+    for form, models in (("unrolled", unrolled), ("loops", loops), ("usual", usual)):
         for depth, model in models.items():
             params = jax.eval_shape(model.init, jax.random.key(1), Batch(x))[0]
             lines[form, depth] = len(jax.jit(model.log_prob).lower(params, x).as_text().splitlines())
     assert lines["loops", 5] == lines["loops", 2]
     assert lines["unrolled", 5] > lines["unrolled", 2] + 3 * 10
+    assert lines["usual", 5] == lines["unrolled", 5]
+    assert lines["usual", 9] == lines["usual", 12] == lines["loops", 5]
 
 
 def test_the_command_prints_a_line_for_each_flow_and_depth(monkeypatch, capsys):

@@ -19,6 +19,8 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from jaxgen.nets.convolution import convolve
+
 __all__ = ["CausalConv", "Place", "between_groups"]
 
 Image = Float[Array, "n _ _ _"]
@@ -111,6 +113,4 @@ class CausalConv(nn.Module):
 
 
 def _convolve(x: Image, kernel: Any, padding: Any, stride: int) -> Image:
-    return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    return convolve(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))

@@ -94,7 +94,7 @@ class ConvEncoder(nn.Module):
         x = x.astype(jnp.float32)
         label = append_label(jnp.zeros((x.shape[0], 0)), cond, self.num_classes)
         for layer, width in enumerate(self.features):
-            x = _normalise(nn.Conv(width, (4, 4), strides=2)(x), self.num_groups if layer else 0)
+            x = _normalise(Conv(width, (4, 4), strides=2)(x), self.num_groups if layer else 0)
             if self.num_classes:
                 x = x + Dense(width, use_bias=False)(label)[:, None, None]
             x = self.activation(x)

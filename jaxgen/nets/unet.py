@@ -26,6 +26,7 @@ from jaxgen.nets.blocks import (
     halved,
     norm,
 )
+from jaxgen.nets.winograd import Conv
 from jaxgen.types import Cond
 
 __all__ = ["UNet"]
@@ -82,7 +83,7 @@ class UNet(nn.Module):
         """
         out_channels = self.out_channels or x.shape[-1]
         embedding = self._embed(t, cond)
-        h, image = nn.Conv(self.channels, (3, 3), dtype=self.dtype)(x), x
+        h, image = Conv(self.channels, (3, 3), dtype=self.dtype)(x), x
         skips = [h]
         for level in range(len(self.multipliers)):
             if level > 0:
@@ -102,7 +103,7 @@ class UNet(nn.Module):
             if level > 0:
                 h = self._double(h, embedding, skips[-1])
         h = nn.silu(norm(h, self.style, self.dtype))
-        h = nn.Conv(out_channels, (3, 3), kernel_init=nn.initializers.zeros, dtype=self.dtype, name="out")(h)
+        h = Conv(out_channels, (3, 3), kernel_init=nn.initializers.zeros, dtype=self.dtype, name="out")(h)
         return h.astype(jnp.float32)
 
     def _embed(self, t: Num[Array, "n *k"], cond: Cond) -> Embedding:
@@ -120,7 +121,7 @@ class UNet(nn.Module):
     def _halve(self, x: Image, embedding: Embedding) -> Image:
         if self.style.resample_blocks:
             return self._resample(x, embedding, halved(x))
-        return nn.Conv(x.shape[-1], (3, 3), strides=2, dtype=self.dtype)(x)
+        return Conv(x.shape[-1], (3, 3), strides=2, dtype=self.dtype)(x)
 
     def _double(self, x: Image, embedding: Embedding, like: Image) -> Image:
         size = (like.shape[1], like.shape[2])
@@ -133,7 +134,7 @@ class UNet(nn.Module):
 
     def _add_image(self, x: Image, image: Image) -> Image:
         """Adds the image of the level above, filtered, convolved and halved."""
-        h = nn.Conv(x.shape[-1], (3, 3), strides=2, padding="VALID", dtype=self.dtype)(blur(image))
+        h = Conv(x.shape[-1], (3, 3), strides=2, padding="VALID", dtype=self.dtype)(blur(image))
         return self.style.skip_scale * (x + h)
 
     def _lift(self, block: Any) -> Any:

@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxgen.nets.convolution import convolve
+
 __all__ = ["conv_of_doubled", "doubled"]
 
 _AXES = ("NHWC", "HWIO", "NHWC")
@@ -55,7 +57,7 @@ def conv_of_doubled(
         raise ValueError(f"expected a kernel of 3x3, got {kernel.shape[0]}x{kernel.shape[1]}")
 
     def conv(x: Any, kernel: Any, padding: Any) -> Any:
-        return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=_AXES, precision=precision)
+        return convolve(x, kernel, (1, 1), padding, dimension_numbers=_AXES, precision=precision)
 
     def small(x: Any, kernel: Any) -> Any:
         """(1)."""

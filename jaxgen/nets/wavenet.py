@@ -27,6 +27,7 @@ from jaxtyping import Array, Bool, Float, Integer, Num
 
 from jaxgen.distributions import compand, expand
 from jaxgen.nets.causal import Causal
+from jaxgen.nets.convolution import convolve
 from jaxgen.nets.dense import Dense
 from jaxgen.nets.labels import known_or_too_large
 from jaxgen.types import Cond
@@ -74,7 +75,7 @@ class DilatedConv(nn.Module):
         init = nn.initializers.lecun_normal(in_axis=(0, 1))
         kernel = self.param("kernel", init, (2, h.shape[-1], self.features))
         if position is None:
-            return jax.lax.conv_general_dilated(
+            return convolve(
                 h,
                 kernel,
                 (1,),

@@ -9,7 +9,7 @@ With a kernel of three rows and an image of pairs, the m are four convolutions b
 rounding, a few times that of the plain sum, and so are its derivatives, which autodiff finds. The sums around the
 products cost time that does not depend on the number of channels, so that it pays where there are many of them; for
 gradients they are kept, which takes the memory of two images in place of one. Where it does not pay, and off the CPU,
-whose libraries do the like by themselves, `convolve` is the plain convolution.
+whose libraries do the like by themselves, `quickest` is the plain convolution.
 
 Source: Fast Algorithms for Convolutional Neural Networks, https://arxiv.org/abs/1509.09308, section 4.1: F(2, 3).
 """
@@ -23,7 +23,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-__all__ = ["Conv", "by_pairs", "convolve"]
+from jaxgen.nets.convolution import convolve
+
+__all__ = ["Conv", "by_pairs", "quickest"]
 
 _AXES = ("NHWC", "HWIO", "NHWC")
 _LEAST = 64
@@ -52,7 +54,7 @@ def by_pairs(
     x = jnp.pad(x, ((0, 0), (0, 0), (0, w % 2), (0, 0))).reshape(n, h, -1, 2, c)
 
     factors = zip(_windows(x[:, :, :, 0], x[:, :, :, 1]), _columns(kernel), strict=True)
-    conv = functools.partial(jax.lax.conv_general_dilated, dimension_numbers=_AXES, precision=precision)
+    conv = functools.partial(convolve, dimension_numbers=_AXES, precision=precision)
     m = [conv(pixels, column, (1, 1), ((1, 1), (0, 0))) for pixels, column in factors]
     y = jnp.stack([m[0] + m[1] + m[2], m[1] - m[2] - m[3]], axis=3)
     return y.reshape(n, h, -1, kernel.shape[-1])[:, :, :w]
@@ -70,8 +72,8 @@ def _columns(kernel: Any) -> list[Any]:
     return [first, (first + second + third) / 2, (first - second + third) / 2, third]
 
 
-def convolve(x: Any, kernel: Any, strides: Sequence[int], padding: Any, **options: Any) -> Any:
-    """`jax.lax.conv_general_dilated`, by pairs where that is quicker; in the form in which `flax.linen.Conv` calls it.
+def quickest(x: Any, kernel: Any, strides: Sequence[int], padding: Any, **options: Any) -> Any:
+    """`convolution.convolve`, by pairs where that is quicker; in the form in which `flax.linen.Conv` calls it.
 
     Args:
         x: image `[n, h, w, c]`.
@@ -85,7 +87,7 @@ def convolve(x: Any, kernel: Any, strides: Sequence[int], padding: Any, **option
     """
 
     def plain(x: Any, kernel: Any) -> Any:
-        return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+        return convolve(x, kernel, strides, padding, **options)
 
     if not _pays(x, kernel, strides, padding, options):
         return plain(x, kernel)
@@ -106,5 +108,5 @@ def _pays(x: Any, kernel: Any, strides: Sequence[int], padding: Any, options: di
     )
 
 
-Conv = functools.partial(nn.Conv, conv_general_dilated=convolve)
-"""`flax.linen.Conv` by `convolve`, with the same parameters."""
+Conv = functools.partial(nn.Conv, conv_general_dilated=quickest)
+"""`flax.linen.Conv` by `quickest`, with the same parameters."""

@@ -44,6 +44,7 @@ def glow(
     num_classes: int = 0,
     alpha: float = 0.05,
     elementwise: Elementwise | None = None,
+    unroll: int = 8,
 ) -> Model:
     """Builds Glow of images with values in [0, 1], (2) after a logit.
 
@@ -60,6 +61,7 @@ def glow(
         alpha: the flow models logit(alpha + (1 - 2 alpha) x).
         elementwise: how a coupling changes elements; `scale_shift()` if not given, `rational_quadratic_spline()` for a
             neural spline flow of images, `shift()` for the additive Glow.
+        unroll: up to so many steps are compiled without a loop, see `bijections.repeat`.
 
     Returns:
         A `Model` of reals `[n, height, width, channels]` with exact `log_prob`, `encode` and `decode`; its `init` looks
@@ -78,7 +80,7 @@ def glow(
     def steps(channels: int) -> Bijection:
         conditioner = net(channels - channels // 2, change.num_params)
         step = chain(actnorm(), invertible_1x1(), coupling(conditioner, elementwise=change))
-        return repeat(step, num_steps, unroll=num_steps + 1)
+        return repeat(step, num_steps, unroll=unroll)
 
     def level(channels: int) -> Sequence[Bijection]:
         return squeeze(), steps(4 * channels), coupling(net(2 * channels, 2), halves(swap=True))

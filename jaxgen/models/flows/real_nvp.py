@@ -14,9 +14,7 @@ Fresh vector flows only reorder, fresh image flows only standardise the first ba
 Source: Density estimation using Real NVP, https://arxiv.org/abs/1605.08803.
 """
 
-from collections.abc import Callable, Sequence
-
-from flax import linen as nn
+from collections.abc import Sequence
 
 from jaxgen.bijections import (
     Bijection,
@@ -74,6 +72,7 @@ def real_nvp_image(
     num_blocks: int = 2,
     num_classes: int = 0,
     alpha: float = 0.05,
+    unroll: int = 8,
 ) -> Model:
     """Builds multi-scale Real NVP of images with values in [0, 1], (3) after a logit.
 
@@ -87,6 +86,7 @@ def real_nvp_image(
         num_blocks: residual blocks of each conditioner.
         num_classes: number of labels, or width of the vectors, in `cond`; 0 ignores `cond`.
         alpha: the flow models logit(alpha + (1 - 2 alpha) x); the paper takes 0.05.
+        unroll: up to so many layers of a kind are compiled without a loop, see `bijections.repeat`.
 
     Returns:
         A `Model` of reals `[n, height, width, channels]` with exact `log_prob`, `encode` and `decode`; its `init` looks
@@ -98,25 +98,13 @@ def real_nvp_image(
     Source: Density estimation using Real NVP, https://arxiv.org/abs/1605.08803.
     """
 
-    def net(out_channels: int) -> ResNet:
-        return ResNet(features, out_channels, num_blocks, num_classes, zero_init=True)
+    def layers(channels: int) -> Bijection:
+        net = ResNet(features, channels, num_blocks, num_classes, zero_init=True)
+        return repeat(chain(actnorm(), coupling(net), reverse()), num_layers, unroll=unroll)
 
-    layers = multi_scale(
-        shape,
-        lambda channels: _level(channels, net, num_layers),
-        lambda channels: _layers(net(channels), num_layers),
-        num_levels=num_scales,
-        num_halvings=num_scales,
-    )
-    return flow(chain(logit(alpha), layers), shape)
+    def level(channels: int) -> Sequence[Bijection]:
+        own = layers(4 * channels)
+        return checkerboard(), own, invert(checkerboard()), squeeze(), own
 
-
-def _level(channels: int, net: Callable[[int], nn.Module], num_layers: int) -> Sequence[Bijection]:
-    """What is done at one scale of (3) before channels are factored out."""
-    layers = _layers(net(4 * channels), num_layers)
-    return checkerboard(), layers, invert(checkerboard()), squeeze(), layers
-
-
-def _layers(net: nn.Module, num_layers: int) -> Bijection:
-    """Layers on images, of which each keeps what the one before has changed; without a loop, see `repeat`."""
-    return repeat(chain(actnorm(), coupling(net), reverse()), num_layers, unroll=num_layers + 1)
+    scales = multi_scale(shape, level, layers, num_levels=num_scales, num_halvings=num_scales)
+    return flow(chain(logit(alpha), scales), shape)
