@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import checkpoints, trained
+from experiments import checkpoints, samplers, trained
 from experiments.errors import UserError
 from experiments.sweep import COLOURS
 from jaxgen.metrics.kernel import squared_mmd
@@ -53,10 +53,12 @@ def energy_distance(x: Any, y: Any, scale: float) -> float:
 
 
 def of_runs(pair: str) -> Curves:
-    """The gaps of a student's checkpoints, and of its teacher with one step and with half as many as the target's.
+    """The gaps of a student's checkpoints, in one step and in as many as it is configured for, and of its teacher.
 
-    Both decode the same noise, given the same labels, to levels of pixels; the scale is their standard deviation in the
-    training data, the root of the mean over pixels of the variance.
+    The target is decoded by the teacher's `encoder`. All else is decoded as it is sampled, where that needs no noise:
+    the teacher in one step and with half of its evaluations. All decode the same noise, given the same labels, to
+    levels of pixels; the scale is their standard deviation in the training data, the root of the mean over pixels of
+    the variance.
 
     Args:
         pair: `STUDENT=TEACHER`, two run directories.
@@ -67,26 +69,37 @@ def of_runs(pair: str) -> Curves:
     student_name, equals, teacher_name = pair.partition("=")
     if not equals or not student_name or not teacher_name:
         raise UserError(f"--runs takes STUDENT=TEACHER, two run directories, got {pair!r}")
-    start, student, teacher = (
-        time.perf_counter(),
-        trained.open_trained(student_name),
-        trained.open_trained(teacher_name),
-    )
+    start, student = time.perf_counter(), trained.open_trained(student_name)
+    teacher = trained.open_trained(teacher_name)
     one: Any = student.run.config
     other: Any = teacher.run.config
     if (one.data, one.conditional) != (other.data, other.conditional):
         raise UserError(f"{student_name} and {teacher_name} are not both of {one.data}, given labels or not")
     scale = float(np.sqrt(student.run.dataset.train.x.astype(np.float32).var(0).mean()))
-    exact, decode = _decoder(teacher)(teacher.params), _decoder(student)
-    steps = checkpoints.steps(student.run.directory)
-    along = [decode(trained.open_trained(student_name, str(step)).params) for step in steps]
-    curve = Curve(steps, {one.num_evaluations: [gap(x, exact, scale) for x in along]}, time.perf_counter() - start)
-    curves = {f"{Path(student_name).name}": curve}
-    for num in (1, other.num_evaluations // 2):
-        coarse = trained.open_trained(teacher_name, changes=[f"num_evaluations={num}"])
+    exact, steps = _decoder(teacher)(teacher.params), checkpoints.steps(student.run.directory)
+    all_params = [trained.open_trained(student_name, str(step)).params for step in steps]
+    along = {}
+    for num in sorted({_least(one), one.num_evaluations}):
+        decode = _decoder(trained.open_trained(student_name, changes=_as_sampled(one, num)))
+        along[num] = [gap(decode(params), exact, scale) for params in all_params]
+    curves = {Path(student_name).name: Curve(steps, along, time.perf_counter() - start)}
+    for num in (_least(other), other.num_evaluations // 2):
+        coarse = trained.open_trained(teacher_name, changes=_as_sampled(other, num))
         found = gap(_decoder(coarse)(coarse.params), exact, scale)
-        curves[f"{Path(teacher_name).name}, {num} steps"] = Curve([], {num: [found]})
+        curves[f"{Path(teacher_name).name}, {num} evaluations"] = Curve([], {num: [found]})
     return curves
+
+
+def _least(config: Any) -> int:
+    """Evaluations of the network for one step."""
+    known = samplers.STEPPERS
+    return known[config.sampler]().num_evaluations if getattr(config, "sampler", "") in known else 1
+
+
+def _as_sampled(config: Any, num_evaluations: int) -> list[str]:
+    """Changes by which a run decodes with so many evaluations, and as it samples, where that needs no noise."""
+    changes = [f"num_evaluations={num_evaluations}"]
+    return changes + ([f"encoder={config.sampler}"] if getattr(config, "sampler", "") in samplers.ENCODERS else [])
 
 
 def _decoder(of: trained.Trained) -> Callable[[Any], Any]:

@@ -5,7 +5,9 @@ from typing import Any
 
 from experiments.errors import UserError
 from jaxgen import paths
+from jaxgen.core import Model
 from jaxgen.paths import Path
+from jaxgen.samplers.adaptive import dormand_prince
 from jaxgen.samplers.ddim import ddim
 from jaxgen.samplers.ddpm import ddpm
 from jaxgen.samplers.dpm_solver import dpm_solver_2m, dpm_solver_2s, dpm_solver_3m, dpm_solver_sde_2m
@@ -14,8 +16,9 @@ from jaxgen.samplers.euler_maruyama import euler_maruyama
 from jaxgen.samplers.heun import heun
 from jaxgen.samplers.loop import Stepper
 from jaxgen.samplers.unipc import unipc
+from jaxgen.transforms import probability_flow
 
-__all__ = ["GRIDS", "STEPPERS", "grid", "num_steps", "options", "stepper"]
+__all__ = ["ADAPTIVE", "ENCODERS", "GRIDS", "STEPPERS", "adaptive", "grid", "num_steps", "options"]
 
 STEPPERS: dict[str, Callable[[], Stepper]] = {
     "ddim": ddim,
@@ -30,6 +33,12 @@ STEPPERS: dict[str, Callable[[], Stepper]] = {
     "euler_maruyama": euler_maruyama,
 }
 
+ENCODERS = ("ddim", "euler", "heun", "dpm_solver_2s", "dpm_solver_2m", "dpm_solver_3m", "unipc")
+"""Names of deterministic ones, which can go back to the noise."""
+
+ADAPTIVE = "dormand_prince"
+"""Another name that `--sampler` takes: the probability flow by steps as long as `--tolerance` allows."""
+
 GRIDS: dict[str, Callable[[Path, int], Any]] = {
     "uniform": paths.uniform_grid,
     "quadratic": paths.quadratic_grid,
@@ -42,15 +51,6 @@ def _named(what: str, name: str, known: dict[str, Any]) -> Any:
     if name not in known:
         raise UserError(f"--{what} must be one of {', '.join(known)}, got {name!r}")
     return known[name]
-
-
-def stepper(name: str) -> Stepper:
-    """The stepper of a name.
-
-    Raises:
-        UserError: if there is none.
-    """
-    return _named("sampler", name, STEPPERS)()
 
 
 def grid(name: str) -> Callable[[Path, int], Any]:
@@ -74,11 +74,34 @@ def num_steps(stepper: Stepper, num_evaluations: int) -> int:
     return num_evaluations // stepper.num_evaluations
 
 
-def options(sampler: str, grid_name: str, num_evaluations: int) -> dict[str, Any]:
-    """`stepper`, `grid` and `num_steps`, as `jaxgen.diffusion` and `jaxgen.resample` take them.
+def options(config: Any) -> dict[str, Any]:
+    """`stepper`, `encoder`, `grid` and `num_steps`, as `jaxgen.diffusion` and `jaxgen.resample` take them.
+
+    Where `--sampler` is the adaptive one, what is drawn at fixed times is `encoder`'s.
 
     Raises:
         UserError: if a name is unknown, or the evaluations do not make a step.
     """
-    chosen = stepper(sampler)
-    return {"stepper": chosen, "grid": grid(grid_name), "num_steps": num_steps(chosen, num_evaluations)}
+    encoder = _named("encoder", config.encoder, {name: STEPPERS[name] for name in ENCODERS})()
+    known: dict[str, Callable[[], Stepper]] = {**STEPPERS, ADAPTIVE: lambda: encoder}
+    chosen = _named("sampler", config.sampler, known)()
+    return {
+        "stepper": chosen,
+        "encoder": encoder,
+        "grid": grid(config.grid),
+        "num_steps": num_steps(chosen, config.num_evaluations),
+    }
+
+
+def adaptive(model: Model, path: Path, config: Any) -> Model:
+    """The model with samples, `encode` and `decode` of the probability flow by adaptive steps, if they are asked for.
+
+    Raises:
+        UserError: if the tolerance is not above 0.
+    """
+    if config.sampler != ADAPTIVE:
+        return model
+    if not config.tolerance > 0:
+        raise UserError(f"--tolerance must be above 0, got {config.tolerance}")
+    flow = probability_flow(model, path, solver=dormand_prince(rtol=config.tolerance, atol=config.tolerance))
+    return model._replace(sample=flow.sample, encode=flow.encode, decode=flow.decode)

@@ -120,21 +120,21 @@ def test_training_closes_the_gap():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     directory = tmp_path_factory.mktemp("ladder") / "diffusion"
-    sizes = ["--channels", "4", "--levels", "1", "--batch-size", "8", "--num-evaluations", "4", "--parallel", "jit"]
-    flags = ["--steps", "2", "--checkpoint-every", "1", *sizes]
+    sizes = ["--channels", "4", "--levels", "1", "--batch-size", "8", "--num-evaluations", "8", "--parallel", "jit"]
+    flags = ["--steps", "2", "--checkpoint-every", "1", "--sampler", "heun", *sizes]
     assert train.main(["diffusion_digits", "--workdir", str(directory), *flags]) == 0
     return str(directory)
 
 
 def test_a_run_has_no_gap_to_itself(run):
-    """Nor has its earlier checkpoint none, nor one of its steps; the table and the figure have them all."""
+    """But its earlier checkpoint has one, and so has one of its steps; the table and the figure have them all."""
     found = gaps.of_runs(f"{run}={run}")
     student, one, half = found.values()
     assert student.steps == [1, 2]
-    assert student.gaps[4][1] == 0 < student.gaps[4][0]
-    assert half.gaps[2][0] < one.gaps[1][0]
+    assert student.gaps[8][1] == 0 < student.gaps[8][0]
+    assert student.gaps[2][1] == one.gaps[2][0] > half.gaps[4][0] > 0
     lines = gaps.table("digits", found).splitlines()
-    assert len(lines) == 4
+    assert len(lines) == 5
     assert lines[0].endswith("seconds")
     assert "<svg" in gaps.figure({"digits": found})
 

@@ -59,6 +59,29 @@ def test_likelihoods_within_a_thousandth_of_a_nat_per_dimension(num_dims, num_pr
     np.testing.assert_array_less(abs(error.mean(1)), 1e-3 + chance)
 
 
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
+def test_samples_by_adaptive_steps_are_as_near_as_they_are_told_to_be(path):
+    """The flow of a Gaussian takes z to mean + z scale, up to what is left at the ends of the path."""
+    mean, scale = 0.7, 0.6
+
+    def score(params, x, t, cond=None):
+        alpha, sigma = paths.scales(path, t, x)
+        return -(x - alpha * mean) / (alpha**2 * scale**2 + sigma**2)
+
+    z = jax.random.normal(KEY, (50, 3))
+    model = exact_model(analytic.mixture(3), path)._replace(score=score)
+    (a_0, s_0), (a_1, s_1) = ((path.alpha(t), path.sigma(t)) for t in (path.t_min, path.t_max))
+    shrink = jnp.sqrt((a_0**2 * scale**2 + s_0**2) / (a_1**2 * scale**2 + s_1**2))
+    exact = mean + (s_1 * z - a_1 * mean) * shrink / a_0
+    errors = []
+    for tolerance in (1e-2, 1e-3, 1e-4):
+        flow = probability_flow(model, path, solver=dormand_prince(rtol=tolerance, atol=tolerance))
+        errors.append(float(abs(jax.jit(flow.decode)((), z) - exact).max()))
+        np.testing.assert_array_equal(flow.sample((), KEY, 50), flow.decode((), z))
+    assert all(error < 20 * tolerance for error, tolerance in zip(errors, (1e-2, 1e-3, 1e-4), strict=True))
+    assert errors[2] < errors[0] / 5
+
+
 def test_error_falls_with_the_number_of_steps():
     """Fourth order, until float32 is reached, and the adaptive solver beside it."""
     mixture, path = analytic.mixture(), paths.cosine(margin=3e-4)

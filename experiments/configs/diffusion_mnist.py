@@ -28,7 +28,7 @@ from jaxgen.models.diffusion.diffusion import diffusion
 from jaxgen.paths import Path
 from jaxgen.transforms import classifier_free_guidance, drop_condition, probability_flow, resample
 
-SAMPLING_FIELDS = ("sampler", "grid", "num_evaluations", "guidance", "likelihood_steps")
+SAMPLING_FIELDS = ("sampler", "grid", "num_evaluations", "tolerance", "encoder", "guidance", "likelihood_steps")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +36,15 @@ class Sampling:
     """Fields of guidance, samples and likelihood."""
 
     sampler: str = "ddim"
-    """Sampler: ddim, ddpm, heun, ... (`experiments.samplers` has them all)."""
+    """Sampler: ddim, ddpm, heun, ... (`experiments.samplers` has them all), or dormand_prince for adaptive steps."""
     grid: str = "uniform"
     """Times of the sampler: uniform, quadratic, log_snr or karras."""
     num_evaluations: int = 50
     """Evaluations of the network for a sample; a sampler that takes several for a step takes fewer steps."""
+    tolerance: float = 1e-3
+    """Error that the sampler dormand_prince allows in a step, relative and absolute."""
+    encoder: str = "heun"
+    """Sampler of `encode` and `decode`, one without noise: ddim, euler, heun, dpm_solver_2m, unipc, ..."""
     condition_dropout: float = 0.0
     """Share of the labels that are left out in training, so that samples can be guided; 0.1 to 0.2 is usual."""
     guidance: float = 1.0
@@ -76,10 +80,11 @@ def experiment(
     """
     shape = checks.image_shape(dataset, "this diffusion")
     net = network(config, dataset, num_nulls=int(config.condition_dropout > 0))
-    sampling = samplers.options(config.sampler, config.grid, config.num_evaluations)
+    sampling = samplers.options(config)
     model, differentiable = (
         diffusion(net, shape, path=path, **sampling, **options) for net in (net, images.forward_mode(net))
     )
+    model = samplers.adaptive(model, path, config)
     flow = probability_flow(differentiable, path, num_steps=config.likelihood_steps, num_probes=1)
     if config.condition_dropout or config.guidance != 1:
         _check_guided(config)
@@ -87,7 +92,7 @@ def experiment(
     said = f"probability flow, {config.likelihood_steps} Runge-Kutta steps even in log-SNR, 1 Hutchinson probe"
     if config.guidance != 1:
         guided = classifier_free_guidance(model, path, null=dataset.num_classes, scale=config.guidance)
-        model = model._replace(sample=resample(guided, path, **sampling).sample)
+        model = model._replace(sample=samplers.adaptive(resample(guided, path, **sampling), path, config).sample)
     return Experiment(
         images.as_reals(model, dataset),
         images.adam(config),

@@ -42,7 +42,7 @@ class Config(Reflow, diffusion_mnist.Config):
     """Flow matching."""
 
     sampler: str = "euler"
-    """Sampler: euler, heun, ... (`experiments.samplers` has them all)."""
+    """Sampler: euler, heun, ... (`experiments.samplers` has them all), or dormand_prince for adaptive steps."""
 
 
 def build(config: Any, dataset: Dataset) -> Experiment:

@@ -51,6 +51,7 @@ def diffusion(
     times: Callable[[Path, Any, int], Any] = paths.stratified_times,
     coupling: Coupling | None = None,
     stepper: Stepper | None = None,
+    encoder: Stepper | None = None,
     grid: Callable[[Path, int], Any] = paths.uniform_grid,
     num_steps: int = 50,
     num_bound_times: int = 8,
@@ -69,13 +70,14 @@ def diffusion(
         coupling: how x and eps are paired in (2); `paths.independent_coupling()` by default. What the score and the
             bound (6) then mean holds for couplings that are independent.
         stepper: how samples are drawn; `ddim()` by default.
+        encoder: a deterministic stepper for `encode` and `decode`; `heun()` by default.
         grid: `(path, num_steps) -> times` of samples, `encode` and `decode`.
         num_steps: steps of the sampler.
         num_bound_times: evaluations of the network for each `elbo`.
 
     Returns:
         A `Model` of data `[n, *shape]` with `score`, `elbo` (6), and `encode` and `decode` along the probability flow
-        (deterministic, by Heun's method; the latent is like the data and N(0, I)). Sampling costs
+        (deterministic; the latent is like the data and N(0, I)). Sampling costs
         `num_steps * stepper.num_evaluations` evaluations of the network. `transforms.probability_flow` gives its
         likelihood.
 
@@ -91,6 +93,7 @@ def diffusion(
     generate.check_grid(grid, path, num_steps)
     coupling = paths.independent_coupling() if coupling is None else coupling
     stepper = ddim() if stepper is None else stepper
+    encoder = heun() if encoder is None else encoder
     shape = tuple(shape)
 
     def network(params: Params, cond: Cond) -> Callable[[Any, Any], Any]:
@@ -123,10 +126,10 @@ def diffusion(
 
     def encode(params: Params, key: PRNGKey, x: Data, cond: Cond = None) -> Data:
         del key
-        return generate.encode(heun(), denoiser(params, cond), path, x, grid(path, num_steps))
+        return generate.encode(encoder, denoiser(params, cond), path, x, grid(path, num_steps))
 
     def decode(params: Params, latent: Data, cond: Cond = None) -> Data:
         key = jax.random.key(0)
-        return generate.decode(heun(), denoiser(params, cond), path, key, latent, grid(path, num_steps))
+        return generate.decode(encoder, denoiser(params, cond), path, key, latent, grid(path, num_steps))
 
     return Model(init=init, loss=loss, sample=sample, elbo=elbo, score=score, encode=encode, decode=decode)
