@@ -147,8 +147,9 @@ def _loop(run: runs.Run, placement: Placement, state: TrainState, start: int, in
             recorder.add(step, metrics)
             line = step % config.log_every == 0
             stop = _all_agree(interrupts.asked, ask=line)
-            if stop or step == config.steps or step % config.checkpoint_every == 0:
-                recorder.save(step, placement.get_state(model, state))
+            due = step == config.steps or step % config.checkpoint_every == 0
+            if stop or due:
+                recorder.save(step, placement.get_state(model, state), validate=due)
             elif line:
                 recorder.write(step)
             if stop:
@@ -227,8 +228,8 @@ class Recorder:
         """
         self._write(step, self._window.close(step))
 
-    def save(self, step: int, state: TrainState) -> None:
-        """Writes the window that ends at a step, with the validation loss, and then the checkpoint.
+    def save(self, step: int, state: TrainState, *, validate: bool) -> None:
+        """Writes the window that ends at a step, with the validation loss unless time presses, and then the checkpoint.
 
         Raises:
             Diverged: if a loss in it or a parameter is not finite.
@@ -236,7 +237,7 @@ class Recorder:
         record = self._window.close(step)
         _check_finite(state)
         if self._first:
-            valid_loss = self._validation(state)
+            valid_loss = self._validation(state) if validate else None
             self._write(step, record if valid_loss is None else {**record, "valid_loss": valid_loss})
             checkpoints.save(self._run, state, valid_loss=valid_loss)
             self._window.restart()

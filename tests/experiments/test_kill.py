@@ -137,6 +137,7 @@ def test_an_interrupt_saves_and_says_how_to_go_on(number, tmp_path, processes, w
     said = (tmp_path / "run..log").read_text().splitlines()[-1]
     stopped = _newest(run)
     assert 0 < stopped < STEPS
+    assert (checkpoints.read_meta(run, stopped)["valid_loss"] is None) == (stopped % 3 != 0)  # it did not wait for it
     assert f"stopped at step {stopped} of {STEPS} and saved. To go on: python -m experiments.train ppca_digits" in said
     assert _finish(_start(processes, run, cache)) == 0
     _assert_same_bits(whole[0], _states_and_metrics(run)[0])
