@@ -163,3 +163,18 @@ def test_bad_shapes_are_refused_as_by_the_original():
         jax.jit(lambda x, kernel: convolve(x[..., :2], kernel, **PLAIN))(x, kernel)
     with pytest.raises(ValueError, match="String padding is not implemented for transposed convolution"):
         convolve(x, kernel, **PLAIN, lhs_dilation=(2, 2))
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_on_an_accelerator_it_is_what_jax_would_have_written(platform):
+    """The same convolutions, those of the derivatives included."""
+
+    def program(conv):
+        options = PLAIN | {"window_strides": (2, 1)}
+        gradient = jax.grad(lambda x, kernel: jnp.sin(conv(x, kernel, **options)).sum(), (0, 1))
+        text = jax.jit(gradient).trace(*arrays()).lower(lowering_platforms=(platform,)).as_text()
+        return re.findall(r"stablehlo\.convolution\([^)]*\)(.*)", text)
+
+    found = program(convolve)
+    assert len(found) == 3
+    assert found == program(ORIGINAL)
