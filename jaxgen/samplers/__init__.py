@@ -19,5 +19,5 @@ r"""Samplers: one loop over a grid of times (`loop`), and steppers t -> s that e
 
 `moves` holds what they share, and `multistep` the memory of those that look back. `generate` goes from noise to data
 and back, `edit` starts from data or keeps a part of it, and `jump` takes mean velocities. `ode` and `adaptive` solve
-any differential equation, for likelihoods.
+any differential equation: `transforms.probability_flow` has likelihoods by them, and samples that choose their steps.
 """

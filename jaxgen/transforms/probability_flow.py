@@ -35,7 +35,8 @@ def probability_flow(
 ) -> Model:
     """A model with a score becomes the flow (1), with likelihoods (2), by the Runge-Kutta method on a fixed grid.
 
-    Another `solver` may choose its own steps: `adaptive.dormand_prince(rtol=1e-5)` reads only the ends of the grid.
+    Another `solver` may choose its own steps: `adaptive.dormand_prince(rtol=1e-5)` reads only the ends of the grid. Its
+    samples take 2 + 6 evaluations for each step that was tried, as many as the hardest of the batch needs.
 
     Exact divergences give `log_prob`. Hutchinson's estimate gives `elbo`, with fresh signs for every example, whose
     mean is ln p(x). Either is the density of what `sample` draws here, which is deterministic from x_T on; likelihoods
