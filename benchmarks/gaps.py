@@ -90,16 +90,22 @@ def of_runs(pair: str) -> Curves:
     return curves
 
 
+def _decoding(config: Any) -> str:
+    """The sampler by which a run decodes: its own where that needs no noise and has steps of a grid; "" for none."""
+    sampler = getattr(config, "sampler", "")
+    return sampler if sampler in samplers.ENCODERS else getattr(config, "encoder", "")
+
+
 def _least(config: Any) -> int:
     """Evaluations of the network for one step."""
-    known = samplers.STEPPERS
-    return known[config.sampler]().num_evaluations if getattr(config, "sampler", "") in known else 1
+    name = _decoding(config)
+    return samplers.STEPPERS[name]().num_evaluations if name else 1
 
 
 def _as_sampled(config: Any, num_evaluations: int) -> list[str]:
-    """Changes by which a run decodes with so many evaluations, and as it samples, where that needs no noise."""
-    changes = [f"num_evaluations={num_evaluations}"]
-    return changes + ([f"encoder={config.sampler}"] if getattr(config, "sampler", "") in samplers.ENCODERS else [])
+    """Changes by which a run decodes with so many evaluations, in steps of `_decoding`."""
+    changes, name = [f"num_evaluations={num_evaluations}"], _decoding(config)
+    return [*changes, f"encoder={name}", f"sampler={name}"] if name else changes
 
 
 def _decoder(of: trained.Trained) -> Callable[[Any], Any]:

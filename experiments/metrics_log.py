@@ -16,7 +16,7 @@ def read_metrics(directory: str | Path) -> list[dict[str, Any]]:
     """Reads metrics.jsonl; a last line that was cut off by a crash is left out.
 
     Returns:
-        One dictionary a line, with `step` and `loss` at least (`valid_loss` where a checkpoint was written); empty if
+        One dictionary a line, with `step` and `loss` at least (`valid_loss` where a checkpoint was due); empty if
         there is no such file. Numbers that were not finite are `None`.
     """
     path = Path(directory) / "metrics.jsonl"

@@ -77,7 +77,7 @@ def num_steps(stepper: Stepper, num_evaluations: int) -> int:
 def options(config: Any) -> dict[str, Any]:
     """`stepper`, `encoder`, `grid` and `num_steps`, as `jaxgen.diffusion` and `jaxgen.resample` take them.
 
-    Where `--sampler` is the adaptive one, what is drawn at fixed times is `encoder`'s.
+    Where `--sampler` is the adaptive one, `encoder` stands in for it until `adaptive` replaces what either would draw.
 
     Raises:
         UserError: if a name is unknown, or the evaluations do not make a step.

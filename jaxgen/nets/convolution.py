@@ -20,10 +20,12 @@ what JAX would have written.
 
 import functools
 from collections.abc import Sequence
+from operator import index
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -46,17 +48,18 @@ class _Window(NamedTuple):
 def convolve(
     x: Any,
     kernel: Any,
-    window_strides: Sequence[int],
-    padding: str | Sequence[tuple[int, int]],
-    lhs_dilation: Sequence[int] | None = None,
-    rhs_dilation: Sequence[int] | None = None,
+    window_strides: Any,
+    padding: Any,
+    lhs_dilation: Any = None,
+    rhs_dilation: Any = None,
     dimension_numbers: Any = None,
     **rest: Any,
 ) -> Any:
     """`jax.lax.conv_general_dilated`, differentiated quickly inside of loops too.
 
-    Derivatives of every order and mode, `jax.vmap` and sharding are those of the original. It is the original where
-    there is something else to do than (1), such as groups of channels, and inside of `jax.shard_map` and `jax.pmap`.
+    Derivatives of every order, forward and backward, `jax.vmap` and sharding are those of the original. It is the
+    original where there is something else to do than (1), such as groups of channels, on meshes of explicit axes, and
+    of images and kernels that are both mapped (gradients by the kernel of single examples).
 
     Args:
         x: the image, by default `[n, c, ...]`.
@@ -71,40 +74,57 @@ def convolve(
     Returns:
         The convolution (cross-correlation).
     """
-    if not _is_known(padding, lhs_dilation, rest) or jax.sharding.get_abstract_mesh().manual_axes:
-        options = (lhs_dilation, rhs_dilation, dimension_numbers)
+    options = (lhs_dilation, rhs_dilation, dimension_numbers)
+    if not _is_plain(x, kernel, window_strides, padding, options, rest):
         return jax.lax.conv_general_dilated(x, kernel, window_strides, padding, *options, **rest)
-    axes = jax.lax.conv_dimension_numbers(x.shape, kernel.shape, dimension_numbers)
-    ones = (1,) * (len(x.shape) - 2)
+    axes, ones = jax.lax.conv_dimension_numbers(x.shape, kernel.shape, dimension_numbers), (1,) * (len(x.shape) - 2)
+    usual = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     how = _Window(
-        tuple(window_strides),
-        (),
-        tuple(lhs_dilation or ones),
-        tuple(rhs_dilation or ones),
-        axes,
-        rest.get("precision"),
+        strides=tuple(map(index, window_strides)),
+        padding=(),
+        dilation=ones if lhs_dilation is None else tuple(map(index, lhs_dilation)),
+        kernel_dilation=ones if rhs_dilation is None else tuple(map(index, rhs_dilation)),
+        axes=axes,
+        precision=usual if rest.get("precision") is None else rest["precision"],
     )
-    return _convolution.bind(x, kernel, how=how._replace(padding=_pads(x, kernel, padding, how)))
+    return _bind(x, kernel, how._replace(padding=_pads(x, kernel, padding, how)))
 
 
-def _is_known(padding: Any, lhs_dilation: Sequence[int] | None, rest: dict[str, Any]) -> bool:
-    """Whether it is (1); JAX has no names for the padding of dilated images."""
-    plain = {"precision": rest.get("precision"), "feature_group_count": 1, "batch_group_count": 1}
-    named = isinstance(padding, str) and any(a != 1 for a in lhs_dilation or ())
-    return not named and all(value == plain.get(name) for name, value in rest.items())
+def _is_plain(x: Any, kernel: Any, strides: Any, padding: Any, options: tuple[Any, Any, Any], rest: Any) -> bool:
+    """Whether it is (1), of arrays that no mesh of explicit axes shards; all else, mistakes too, is left to JAX."""
+    dilations = [each for each in options[:2] if each is not None]
+    if {len(each) for each in (strides, *dilations)} != {x.ndim - 2}:
+        return False
+    dilated = options[0] is not None and any(a != 1 for a in options[0])
+    pads = not dilated if isinstance(padding, str) else np.shape(padding) == (x.ndim - 2, 2)
+    neutral = {"precision": rest.get("precision"), "feature_group_count": 1, "batch_group_count": 1}
+    neutral |= {"preferred_element_type": None, "out_sharding": None}
+    explicit = any(jax.typeof(array).sharding.mesh.explicit_axes for array in (x, kernel))
+    return pads and not explicit and all(name in neutral and rest[name] == neutral[name] for name in rest)
 
 
 def _pads(x: Any, kernel: Any, padding: Any, how: _Window) -> Pads:
     if not isinstance(padding, str):
-        return tuple((int(low), int(high)) for low, high in padding)
+        return tuple((index(low), index(high)) for low, high in padding)
     sides = [x.shape[axis] for axis in how.axes.lhs_spec[2:]]
     spans = _spans([kernel.shape[axis] for axis in how.axes.rhs_spec[2:]], how.kernel_dilation)
     return tuple(jax.lax.padtype_to_pads(sides, spans, how.strides, padding))
 
 
 def _spans(sides: Sequence[int], dilation: Sequence[int]) -> list[int]:
-    """(num - 1) dilation + 1 in each direction."""
-    return [(side - 1) * step + 1 for side, step in zip(sides, dilation, strict=True)]
+    """(num - 1) dilation + 1 in each direction, and 0 where there is nothing."""
+    return [(side - 1) * step + 1 if side else 0 for side, step in zip(sides, dilation, strict=True)]
+
+
+def _bind(x: Any, kernel: Any, how: _Window) -> Any:
+    """The primitive, of arrays that are told apart by the same axes of devices inside of `jax.shard_map`."""
+    varying = [jax.typeof(array).manual_axis_type.varying for array in (x, kernel)]
+    missing = [tuple((varying[0] | varying[1]) - own) for own in varying]
+    x, kernel = (
+        jax.lax.pcast(array, names, to="varying") if names else array
+        for array, names in zip((x, kernel), missing, strict=True)
+    )
+    return _convolution.bind(x, kernel, how=how)
 
 
 def _as_written(x: Any, kernel: Any, *, how: _Window) -> Any:
@@ -122,15 +142,10 @@ def _rearranged(x: Any, kernel: Any, *, how: _Window) -> Any:
     return jnp.moveaxis(y, range(x.ndim), (m, *results, e))
 
 
-@functools.partial(jax.jit, static_argnames="how")
-def _run(x: Any, kernel: Any, *, how: _Window) -> Any:
-    return _convolution.bind(x, kernel, how=how)
-
-
 def _shape(x: Any, kernel: Any, *, how: _Window) -> Any:
     shapes = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in (x, kernel)]
     y = jax.eval_shape(functools.partial(_as_written, how=how), *shapes)
-    return x.update(shape=y.shape, dtype=y.dtype, weak_type=False)
+    return x.update(shape=y.shape, dtype=y.dtype, weak_type=x.weak_type and kernel.weak_type)
 
 
 def _lengths(x: Any, kernel: Any, y: Any, how: _Window) -> Any:
@@ -150,41 +165,41 @@ def _transpose_x(y: Any, x: Any, kernel: Any, *, how: _Window) -> Any:
     pads = tuple((k - 1 - low, size - o + low) for low, size, k, o in _lengths(x.aval, kernel, y, how))
     axes = jax.lax.ConvDimensionNumbers(how.axes.out_spec, _swap(how.axes.rhs_spec), how.axes.lhs_spec)
     window = _Window(how.dilation, pads, how.strides, how.kernel_dilation, axes, how.precision)
-    return _convolution.bind(y, jax.lax.rev(kernel, how.axes.rhs_spec[2:]), how=window)
+    return _bind(y, jax.lax.rev(kernel, how.axes.rhs_spec[2:]), window)
 
 
 def _transpose_kernel(y: Any, x: Any, kernel: Any, *, how: _Window) -> Any:
     """(3)."""
+    if 0 in y.shape:
+        return ad.Zero(kernel.aval)
     pads = tuple((low, o + k - 1 - size - low) for low, size, k, o in _lengths(x, kernel.aval, y, how))
     of_x, of_kernel, of_y = (_swap(spec) for spec in how.axes)
     axes = jax.lax.ConvDimensionNumbers(of_x, of_y, of_kernel)
     window = _Window(how.kernel_dilation, pads, how.dilation, how.strides, axes, how.precision)
-    return _convolution.bind(x, y, how=window)
+    return _bind(x, y, window)
 
 
 def _batch(arrays: Sequence[Any], dims: Sequence[int | None], *, how: _Window) -> tuple[Any, int]:
     """Images of a batch are more images, and kernels of a batch more channels; both at once are left to JAX."""
-    (x, kernel), (of_x, of_kernel) = arrays, dims
-    if of_x is not None and of_kernel is not None:
-        return jax.vmap(functools.partial(_as_written, how=how), (of_x, of_kernel))(x, kernel), 0
-    if of_x is not None:
-        num, axis = x.shape[of_x], how.axes.out_spec[0]
-        y = _convolution.bind(_merge(x, of_x, how.axes.lhs_spec[0]), kernel, how=how)
-    else:
-        assert of_kernel is not None
-        num, axis = kernel.shape[of_kernel], how.axes.out_spec[1]
-        y = _convolution.bind(x, _merge(kernel, of_kernel, how.axes.rhs_spec[0]), how=how)
-    return y.reshape(*y.shape[:axis], num, -1, *y.shape[axis + 1 :]), axis
+    mapped = 0 if dims[1] is None else 1
+    dim: Any = dims[mapped]
+    num = arrays[mapped].shape[dim]
+    if None not in dims or num == 0:
+        return jax.vmap(functools.partial(_as_written, how=how), dims)(*arrays), 0
+    merged, axis = list(arrays), how.axes.out_spec[mapped]
+    merged[mapped] = _merge(arrays[mapped], dim, how.axes[mapped][0])
+    y = _bind(merged[0], merged[1], how)
+    return y.reshape(*y.shape[:axis], num, y.shape[axis] // num, *y.shape[axis + 1 :]), axis
 
 
 def _merge(x: Any, dim: int, axis: int) -> Any:
     """The batch along `dim` becomes the slower part of what is `axis` without it."""
     x = jnp.moveaxis(x, dim, axis)
-    return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+    return x.reshape(*x.shape[:axis], x.shape[axis] * x.shape[axis + 1], *x.shape[axis + 2 :])
 
 
 _convolution = Primitive("convolve")
-_convolution.def_impl(_run)
+_convolution.def_impl(_as_written)
 _convolution.def_abstract_eval(_shape)
 ad.defbilinear(_convolution, _transpose_x, _transpose_kernel)
 batching.primitive_batchers[_convolution] = _batch

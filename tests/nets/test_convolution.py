@@ -142,7 +142,8 @@ def test_devices_with_a_share_of_the_images_each(check_vma):
 def test_every_derivative_in_a_loop_has_the_quick_order_of_axes():
     """JAX's own has not: its gradient by the kernel stands in the loop as it was written."""
 
-    def orders(conv):
+    def orders(conv, around=lambda f: f):
+        @around
         def loss(kernels, x):
             return jax.lax.scan(lambda x, kernel: (jnp.tanh(conv(x, kernel, **PLAIN)), None), x, kernels)[0].sum()
 
@@ -155,6 +156,13 @@ def test_every_derivative_in_a_loop_has_the_quick_order_of_axes():
     assert len(found) == 3
     assert set(found) == {"b01f_01io->b01f"}
     assert set(orders(ORIGINAL)) - {"b01f_01io->b01f"}
+
+    def on_two_devices(f):
+        mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
+        mean = lambda kernels, x: jax.lax.pmean(f(kernels, x), "data")  # noqa: E731
+        return jax.shard_map(mean, mesh=mesh, in_specs=(jax.P(), jax.P("data")), out_specs=jax.P())
+
+    assert set(orders(convolve, on_two_devices)) == {"b01f_01io->b01f"}
 
 
 def test_bad_shapes_are_refused_as_by_the_original():
@@ -178,3 +186,65 @@ def test_on_an_accelerator_it_is_what_jax_would_have_written(platform):
     found = program(convolve)
     assert len(found) == 3
     assert found == program(ORIGINAL)
+
+
+def test_results_and_sides_of_length_zero():
+    x, kernel = jnp.ones((2, 2, 4, 3)), jnp.ones((3, 3, 3, 4))
+    options = PLAIN | {"padding": "VALID", "window_strides": (2, 1)}
+
+    def everything_empty(conv):
+        gradient = jax.jit(jax.grad(lambda x, kernel: conv(x, kernel, **options).sum(), (0, 1)))
+        mapped = jax.vmap(lambda x: conv(x, kernel, **PLAIN))
+        return gradient(x, kernel), mapped(jnp.ones((3, 2, 0, 4, 3))), mapped(jnp.ones((0, 2, 5, 4, 3)))
+
+    ours, theirs = everything_empty(convolve), everything_empty(ORIGINAL)
+    assert jax.tree.map(jnp.shape, ours) == jax.tree.map(jnp.shape, theirs)
+    close(ours, theirs)
+
+
+def test_it_computes_without_jit_and_finds_what_is_not_a_number():
+    x, kernel = arrays()
+    with jax.disable_jit():
+        close(convolve(x, kernel, **PLAIN), ORIGINAL(x, kernel, **PLAIN))
+    with jax.debug_nans(True), pytest.raises(FloatingPointError):  # noqa: FBT003
+        convolve(x * jnp.nan, kernel, **PLAIN)
+
+
+def test_a_mesh_of_explicit_axes_shards_it_as_the_original():
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,), devices=jax.devices()[:2])
+    x, kernel = arrays()
+    with jax.set_mesh(mesh):
+        given = jax.device_put(x, jax.P("data")), jax.device_put(kernel, jax.P())
+        losses = (lambda x, k, conv=conv: jnp.sin(conv(x, k, **PLAIN)).sum() for conv in (convolve, ORIGINAL))
+        close(*(jax.jit(jax.grad(loss, (0, 1)))(*given) for loss in losses))
+
+
+def test_precision_is_that_of_the_place_where_it_is_called():
+    def loss(x, kernel):
+        with jax.default_matmul_precision("highest"):
+            return convolve(x, kernel, **PLAIN).sum()
+
+    assert jax.jit(jax.grad(loss, (0, 1))).lower(*arrays()).as_text().count("precision HIGHEST") == 4
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"padding": [(1.5, 1), (1, 1)]},
+        {"padding": [1, 1]},
+        {"rhs_dilation": (2,)},
+        {"window_strides": (1,)},
+        {"no_such_option": None},
+    ],
+)
+def test_what_the_original_refuses_is_refused(changes):
+    for conv in (ORIGINAL, convolve):
+        with pytest.raises((ValueError, TypeError)):
+            conv(*arrays(), **PLAIN | changes)
+
+
+def test_numbers_of_numpy_are_taken():
+    x, kernel = arrays()
+    options = {"rhs_dilation": np.array([2, 1]), "padding": np.array([[1, 1], [0, 1]])}
+    same = {name: tuple(map(tuple, value)) if value.ndim == 2 else tuple(value) for name, value in options.items()}
+    close(convolve(x, kernel, **PLAIN | options), ORIGINAL(x, kernel, **PLAIN | same))
