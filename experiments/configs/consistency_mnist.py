@@ -8,9 +8,9 @@ The first distils a run of `diffusion_mnist`, from whose parameters it also star
 trains on data alone (easy consistency tuning, https://arxiv.org/abs/2406.14548); the third has nothing but data.
 
 In a classifier's features, 1000 samples: Fréchet distance 15.1 in one step and 11.5 in two when distilled with `--steps
-1500`, 34 CPU minutes of an AMD EPYC, and 67.2 and 37.7 on data alone with `--steps 1500 --learning_rate 1e-3`, 26 CPU
-minutes, where training images have 8.6; 47.0 and 43.9 when tuned with `--steps 1600 --learning_rate 1e-3`, 16 minutes
-on one core of another, where they have 9.2 (RESULTS.md). None is published in these features.
+1500`, 34 CPU minutes of an AMD EPYC, where training images have 8.6; 34.2 and 18.8 on data alone with `--steps 5000
+--learning_rate 1e-3`, 25 minutes on one core of another, where they have 9.0; 47.0 and 43.9 when tuned with `--steps
+1600 --learning_rate 1e-3`, 16 minutes, where they have 9.2 (RESULTS.md). None is published in these features.
 """
 
 import dataclasses
