@@ -5,8 +5,8 @@ r"""Diffusion of 28x28 images, given the digit: cosine path, v-prediction, a sma
 With `--steps 2895`, 41 CPU minutes of an AMD EPYC: 1.728 bits/dim by the probability flow and a bound of 1.949
 bits/dim, 200 images; Fréchet distance 7.98 in a classifier's features by 50 steps of DDIM, 1000 samples, where training
 images have 8.6 (RESULTS.md); after all 4000 steps 20 evaluations of `--sampler dormand_prince --tolerance 0.1` have
-Fréchet distance 7.61, as 50 of DDIM. The likelihood is measured twice: the variational bound, 8 evaluations of the network for
-each image, and the probability flow, 80 with a derivative each.
+Fréchet distance 7.61, as 50 of DDIM. The likelihood is measured twice: the variational bound, 8 evaluations of the
+network for each image, and the probability flow, 80 with a derivative each.
 
 The published networks of CIFAR-10 are flags away, for an accelerator (traced and counted here, not trained): that of
 DDPM++, 61.8 million parameters, is
