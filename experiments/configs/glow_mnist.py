@@ -5,8 +5,8 @@
 
 The second has splines in its couplings.
 
-With `--steps 1500`, 14 minutes on one core of an Intel Xeon: 1.505 bits/dim, importance weighted (k = 20), 500 images;
-with splines, `--features 32 --steps 3000`, 22 minutes on one core of an AMD EPYC: 1.374 bits/dim (RESULTS.md).
+With `--steps 8000`, 27 minutes on one core of an AMD EPYC: 1.306 bits/dim, importance weighted (k = 20), 500 images;
+with splines, `--features 32 --steps 3000`, 22 minutes: 1.374 bits/dim (RESULTS.md).
 Published for a far larger Glow: 1.05 bits/dim (https://arxiv.org/abs/1810.01367, table 2).
 """
 
