@@ -3,8 +3,8 @@
     python -m experiments.train vdm_mnist --workdir runs/vdm_mnist
 
 Stopped at step 2351, after 10 minutes on one core of an AMD EPYC: a bound of 1.547 bits/dim, 200 images, given the
-label (RESULTS.md); no published number is recorded. The bound is of the integers themselves, without dequantisation. Source:
-Variational Diffusion Models, https://arxiv.org/abs/2107.00630.
+label (RESULTS.md); no published number is recorded. The bound is of the integers themselves, without dequantisation.
+Source: Variational Diffusion Models, https://arxiv.org/abs/2107.00630.
 """
 
 import dataclasses
