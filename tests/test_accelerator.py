@@ -12,6 +12,7 @@ from benchmarks.flops import products
 from experiments.errors import UserError
 from jaxgen.nets.dit import DiT
 from jaxgen.nets.transformer import Transformer
+from jaxgen.nets.winograd import Conv
 
 
 def test_a_product_is_counted_as_xla_counts_it():
@@ -21,8 +22,9 @@ def test_a_product_is_counted_as_xla_counts_it():
 
 
 @pytest.mark.parametrize("groups", [1, 4])
-def test_a_convolution_counts_every_weight_at_every_output(groups):
-    conv, x = nn.Conv(12, (3, 5), padding="VALID", use_bias=False, feature_group_count=groups), jnp.ones((2, 9, 8, 4))
+@pytest.mark.parametrize("layer", [nn.Conv, Conv])
+def test_a_convolution_counts_every_weight_at_every_output(groups, layer):
+    conv, x = layer(12, (3, 5), padding="VALID", use_bias=False, feature_group_count=groups), jnp.ones((2, 9, 8, 4))
     params = conv.init(jax.random.key(0), x)
     assert products(conv.apply, params, x) == 2 * (2 * 7 * 4 * 12) * (3 * 5 * 4 // groups)
     assert products(conv.apply, params, x) == jax.jit(conv.apply).lower(params, x).compile().cost_analysis()["flops"]

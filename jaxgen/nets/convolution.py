@@ -5,8 +5,8 @@ direction of space,
 
     (1)  y[n, o, d] = sum_(i, c) z[n, s o + b i - lo, c] k[i, c, d],  z[n, a p, c] = x[n, p, c]
 
-Written as a * p for the places p of x, K = (num k - 1) b + 1, X = (num x - 1) a + 1 and O = (num y - 1) s + 1 numbers
-long, (1) is linear in x and in k, and both transposes are convolutions again:
+(1) is linear in x and in k, which span X = (num x - 1) a + 1 and K = (num k - 1) b + 1 places, and its O = (num y - 1)
+s + 1. Both transposes are convolutions (*) again:
 
     (2)  x' = y' * flip(k), c and d exchanged, strides a, dilations s and b, lo' = K - 1 - lo, hi' = X - O + lo
     (3)  k' = x * y', n in the place of the sum's c, strides b, dilations a and s, lo' = lo, hi' = O + K - 1 - X - lo
