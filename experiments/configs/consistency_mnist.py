@@ -26,7 +26,6 @@ from jaxgen.models.diffusion.diffusion import diffusion
 from jaxgen.paths import Path
 
 SAMPLING_FIELDS = ("num_evaluations",)
-NETWORK = images.NETWORK
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,11 +65,10 @@ def _training(config: Config, net: Any, shape: Any, path: Path) -> tuple[Any, di
     """
     if config.num_stages < 1:
         raise UserError(f"--num-stages must be at least 1, got {config.num_stages}")
-    if config.teacher and config.start:
-        raise UserError("--teacher and --start exclude each other: a distilled model starts from its teacher")
-    if trained := config.teacher or config.start:
-        flag = "teacher" if config.teacher else "start"
-        teachers.check(trained, ("diffusion",), {name: getattr(config, name) for name in NETWORK}, flag=flag)
+    trained, flag = teachers.named(config)
+    if trained:
+        network = {name: getattr(config, name) for name in images.NETWORK}
+        teachers.check(trained, ("diffusion",), network, needed={"parametrization": "v"}, flag=flag)
     last = config.num_intervals
     if config.teacher:
         teacher = diffusion(net, shape, path=path, parametrization=paths.V)

@@ -13,15 +13,16 @@ with `--steps 1500 --warmup 500`, 8 minutes: Fréchet distance 95.5 in one step.
 """
 
 import dataclasses
+from typing import Any
 
 from experiments import checks, images, teachers
 from experiments.config import Experiment
-from experiments.configs import consistency_mnist
+from experiments.configs.diffusion_mnist import PARAMETRIZATIONS
 from experiments.data import Dataset
 from jaxgen import paths
 from jaxgen.models.diffusion.continuous_consistency import continuous_consistency
 from jaxgen.models.diffusion.diffusion import diffusion
-from jaxgen.nets.time import slow_features
+from jaxgen.paths import Path
 
 SAMPLING_FIELDS = ("num_evaluations",)
 
@@ -32,29 +33,52 @@ class Config(images.Config):
 
     teacher: str = ""
     """Run directory of the diffusion model that is distilled; empty to train on data alone."""
+    start: str = ""
+    """Run directory of a diffusion model of parametrisation trigflow to start from; as a teacher it is one anyway."""
     warmup: int = 1000
     """Steps over which the derivative of the network comes in."""
     offset: float = 0.1
     """Added to the norm by which the tangent is divided; larger follows the tangent's size more closely."""
+    time_mean: float = -1.0
+    """Mean of ln(sigma / alpha) in training; larger for larger images, whose shapes outlast more noise."""
+    time_scale: float = 1.4
+    """Standard deviation of ln(sigma / alpha) in training."""
     num_evaluations: int = 1
     """Evaluations of the network for a sample."""
 
 
 def build(config: Config, dataset: Dataset) -> Experiment:
     """Builds the consistency model of images scaled to [-1, 1], on the path of `diffusion_mnist`."""
-    shape, path, teacher = checks.image_shape(dataset, "this consistency model"), paths.cosine(), None
-    if config.teacher:
-        network = {name: getattr(config, name) for name in consistency_mnist.NETWORK}
-        teachers.check(config.teacher, ("diffusion",), network)
-        teacher = diffusion(images.unet(config, dataset), shape, path=path, parametrization=paths.V)
+    shape, path = checks.image_shape(dataset, "this consistency model"), paths.cosine()
+    prepare, teacher = _training(config, dataset, shape, path)
     model = continuous_consistency(
-        images.forward_mode(images.unet(config, dataset, features=slow_features)),
+        images.forward_mode(images.unet(config, dataset, features=PARAMETRIZATIONS["trigflow"][1])),
         shape,
         path=path,
+        times=paths.log_normal_times(mean=config.time_mean, scale=config.time_scale),
         teacher=teacher,
         num_warmup_steps=config.warmup,
         offset=config.offset,
         num_steps=config.num_evaluations,
     )
-    prepare = teachers.taught(config.teacher) if config.teacher else None
     return Experiment(images.as_reals(model, dataset), images.adam(config), prepare=prepare)
+
+
+def _training(config: Config, dataset: Dataset, shape: Any, path: Path) -> tuple[Any, Any]:
+    """What the first state is prepared with, and the teacher.
+
+    Raises:
+        UserError: if there is both a teacher and a start, or the run does not fit.
+    """
+    trained, flag = teachers.named(config)
+    if not trained:
+        return None, None
+    network = {name: getattr(config, name) for name in images.NETWORK}
+    needed = {} if config.teacher else {"parametrization": "trigflow"}
+    view = teachers.check(trained, ("diffusion",), network, needed=needed, flag=flag).parametrization
+    if config.start:
+        return teachers.started(trained, at="net"), None
+    parametrization, features = PARAMETRIZATIONS[view]
+    net = images.unet(config, dataset, features=features)
+    prepare = teachers.distilled(trained, at="net") if view == "trigflow" else teachers.taught(trained)
+    return prepare, diffusion(net, shape, path=path, parametrization=parametrization)

@@ -17,6 +17,7 @@ DDPM++, 61.8 million parameters, is
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -26,10 +27,16 @@ from experiments.data import Dataset
 from experiments.errors import UserError
 from jaxgen import paths
 from jaxgen.models.diffusion.diffusion import diffusion
-from jaxgen.paths import Path
+from jaxgen.nets.time import slow_features
+from jaxgen.paths import Parametrization, Path
 from jaxgen.transforms import classifier_free_guidance, drop_condition, probability_flow, resample
 
 SAMPLING_FIELDS = ("sampler", "grid", "num_evaluations", "tolerance", "encoder", "guidance", "likelihood_steps")
+PARAMETRIZATIONS: dict[str, tuple[Parametrization, Callable[..., Any] | None]] = {
+    "v": (paths.V, None),
+    "trigflow": (paths.trigflow(), slow_features),
+}
+"""What a network predicts, and its features of the noise level where they are not those of its style."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +65,15 @@ class Sampling:
 class Config(Sampling, images.Config):
     """Diffusion."""
 
+    parametrization: str = "v"
+    """What the network predicts: v, or trigflow, from whose parameters continuous_consistency_mnist can start."""
+
 
 def build(config: Config, dataset: Dataset) -> Experiment:
     """Builds the diffusion model of images scaled to [-1, 1], and its probability flow."""
-    return experiment(config, dataset, paths.cosine(), parametrization=paths.V)
+    parametrization, features = checks.one_of(config, "parametrization", PARAMETRIZATIONS)
+    network = functools.partial(images.unet, features=features)
+    return experiment(config, dataset, paths.cosine(), network=network, parametrization=parametrization)
 
 
 def experiment(

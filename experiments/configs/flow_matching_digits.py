@@ -12,14 +12,20 @@ minute and a half of an Intel Xeon, 7.7 (RESULTS.md). None is published for this
 
 import dataclasses
 
-from experiments.configs import diffusion_digits, flow_matching_mnist
+from experiments.configs import flow_matching_mnist
 
 SAMPLING_FIELDS, build = flow_matching_mnist.SAMPLING_FIELDS, flow_matching_mnist.build
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(flow_matching_mnist.Reflow, diffusion_digits.Config):
+class Config(flow_matching_mnist.Config):
     """Flow matching."""
 
-    sampler: str = "euler"
-    """Sampler: euler, heun, ... (`experiments.samplers` has them all)."""
+    data: str = "digits"
+    """Data set of images; `--help` lists them."""
+    steps: int = 1000
+    """Number of training steps in all (a resumed run goes on to this number)."""
+    ema_decay: float = 0.995
+    """Decay of the moving average of the parameters that is sampled and evaluated; 0 turns it off."""
+    levels: int = 2
+    """Resolutions at which the U-Net works, each half of the one before."""

@@ -38,7 +38,7 @@ class Reflow:
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Reflow, diffusion_mnist.Config):
+class Config(Reflow, diffusion_mnist.Sampling, images.Config):
     """Flow matching."""
 
     sampler: str = "euler"

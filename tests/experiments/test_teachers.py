@@ -1,6 +1,9 @@
 """A run teaches another: its averaged parameters arrive, unchanged, and a run that does not fit is refused."""
 
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,6 +17,15 @@ SIZES = ["--channels", "4", "--levels", "1", "--batch-size", "8", "--parallel", 
 def teacher(tmp_path_factory):
     directory = tmp_path_factory.mktemp("teacher") / "diffusion"
     assert train.main(["diffusion_digits", "--workdir", str(directory), "--steps", "2", *SIZES]) == 0
+    return directory
+
+
+@pytest.fixture(scope="module")
+def angled(tmp_path_factory):
+    """A diffusion told the angle, as sCM is, whose few steps move it well away from its first parameters."""
+    directory = tmp_path_factory.mktemp("teacher") / "angled"
+    flags = ["--parametrization", "trigflow", "--steps", "5", "--ema-decay", "0.5", "--learning-rate", "1e-2"]
+    assert train.main(["diffusion_digits", "--workdir", str(directory), *flags, *SIZES]) == 0
     return directory
 
 
@@ -73,6 +85,37 @@ def test_a_student_of_another_view_has_its_own_parameters(teacher, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, state.carry["teacher"], expected)
     moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), state.params["net"], expected)
     assert max(jax.tree.leaves(moved)) > 0.1
+
+
+@pytest.mark.parametrize("flag", ["--teacher", "--start"])
+def test_a_student_of_the_same_view_starts_as_one_step_of_its_teacher(angled, tmp_path, flag):
+    """Step size 0: what it decodes is the teacher's denoised noise, one step of DDIM, to a level of a pixel."""
+    argv = ["continuous_consistency_digits", "--workdir", str(tmp_path), flag, str(angled), "--seed", "1"]
+    assert train.main([*argv, "--steps", "1", "--learning-rate", "0", *SIZES]) == 0
+    student = trained.open_trained(str(tmp_path))
+    one_step = trained.open_trained(str(angled), changes=["num_evaluations=1", "encoder=ddim"])
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), student.params["net"], one_step.params)
+    carried = {"step", "teacher"} if flag == "--teacher" else {"step"}
+    assert set(checkpoints.restore_latest(student.run).carry) == carried
+    latent, labels = jax.random.normal(jax.random.key(1), (10, *student.run.dataset.train.x.shape[1:])), jnp.arange(10)
+    decoded, expected = (of.run.experiment.model.decode(of.params, latent, labels) for of in (student, one_step))
+    assert np.std(expected) > 1
+    np.testing.assert_allclose(decoded, expected, atol=1)
+    assert np.mean(decoded != expected) < 0.05
+
+
+def test_views_are_not_mistaken_for_each_other(teacher, angled, tmp_path):
+    """Their parameters have the same shapes, so that nothing else would notice."""
+    argv = ["continuous_consistency_digits", "--workdir", str(tmp_path / "run"), *SIZES]
+    with pytest.raises(UserError, match="has parametrization='v': expected a run with parametrization='trigflow'"):
+        train.main([*argv, "--start", str(teacher)])
+    with pytest.raises(UserError, match="--teacher and --start exclude each other"):
+        train.main([*argv, "--start", str(angled), "--teacher", str(angled)])
+    argv[0] = "consistency_digits"
+    with pytest.raises(UserError, match="has parametrization='trigflow': expected a run with parametrization='v'"):
+        train.main([*argv, "--teacher", str(angled)])
+    with pytest.raises(UserError, match="--parametrization must be one of v, trigflow, got 'score'"):
+        train.main(["diffusion_digits", "--parametrization", "score", "--workdir", str(tmp_path / "run")])
 
 
 @pytest.mark.parametrize(
