@@ -10,14 +10,15 @@ from experiments import checks, config
 from experiments.data import Dataset
 from experiments.devices import attend_fused
 from experiments.errors import UserError
-from jaxgen.bijections import affine
+from jaxgen.bijections import affine, scale_shift
 from jaxgen.core import Model
 from jaxgen.nets.attention import attend
 from jaxgen.nets.blocks import ADM, DDPM, DDPM_PLUS, NCSN_PLUS, Style
+from jaxgen.nets.resnet import ResNet
 from jaxgen.nets.unet import UNet
-from jaxgen.transforms import dequantize, pull_back
+from jaxgen.transforms import dequantize, pull_back, shape_noise, variational_dequantize
 
-__all__ = ["Compute", "Config", "Flow", "Training", "adam", "as_reals", "computed", "forward_mode", "unet"]
+__all__ = ["Compute", "Config", "Flow", "Training", "adam", "as_levels", "as_reals", "computed", "forward_mode", "unet"]
 
 
 STYLES: dict[str, Style] = {"ddpm": DDPM, "ddpm++": DDPM_PLUS, "ncsn++": NCSN_PLUS, "adm": ADM}
@@ -91,6 +92,8 @@ class Flow(Training):
     """Number of times that the sides are halved."""
     alpha: float = 0.05
     """The flow models logit(alpha + (1 - 2 alpha) y) of dequantised pixels y in [0, 1]."""
+    dequantization: str = "uniform"
+    """Noise within a pixel's level: uniform, or variational, shaped by a network of the size of a conditioner."""
 
 
 def unet(
@@ -156,6 +159,20 @@ def _integers(config: Config, field: str) -> tuple[int, ...]:
 def as_reals(model: Model, dataset: Dataset) -> Model:
     """A model of raw images, of one of reals in [-1, 1]: scaled, with uniform dequantisation."""
     return dequantize(pull_back(model, affine(-1.0, 2.0)), dataset.num_levels)
+
+
+def as_levels(model: Model, dataset: Dataset, config: Flow) -> Model:
+    """A model of raw images, of a flow of reals in [0, 1), with the noise that the config names.
+
+    Raises:
+        UserError: if there is no such noise.
+    """
+    shaped = checks.one_of(config, "dequantization", {"uniform": False, "variational": True})
+    if not shaped:
+        return dequantize(model, dataset.num_levels)
+    classes, outputs = checks.num_classes(config, dataset), scale_shift().num_params * dataset.train.x.shape[-1]
+    net = ResNet(config.features, outputs, config.num_blocks, classes, zero_init=True)
+    return variational_dequantize(model, dataset.num_levels, shape_noise(net))
 
 
 def adam(config: Training) -> optax.GradientTransformation:

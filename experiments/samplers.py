@@ -33,6 +33,9 @@ STEPPERS: dict[str, Callable[[], Stepper]] = {
     "euler_maruyama": euler_maruyama,
 }
 
+FINEST = 1e-6
+"""Smallest tolerance of adaptive steps, some ten times the spacing of float32 at 1."""
+
 ENCODERS = ("ddim", "euler", "heun", "dpm_solver_2s", "dpm_solver_2m", "dpm_solver_3m", "unipc")
 """Names of deterministic ones, which can go back to the noise."""
 
@@ -85,23 +88,19 @@ def options(config: Any) -> dict[str, Any]:
     encoder = _named("encoder", config.encoder, {name: STEPPERS[name] for name in ENCODERS})()
     known: dict[str, Callable[[], Stepper]] = {**STEPPERS, ADAPTIVE: lambda: encoder}
     chosen = _named("sampler", config.sampler, known)()
-    return {
-        "stepper": chosen,
-        "encoder": encoder,
-        "grid": grid(config.grid),
-        "num_steps": num_steps(chosen, config.num_evaluations),
-    }
+    steps = 1 if config.sampler == ADAPTIVE else num_steps(chosen, config.num_evaluations)
+    return {"stepper": chosen, "encoder": encoder, "grid": grid(config.grid), "num_steps": steps}
 
 
 def adaptive(model: Model, path: Path, config: Any) -> Model:
     """The model with samples, `encode` and `decode` of the probability flow by adaptive steps, if they are asked for.
 
     Raises:
-        UserError: if the tolerance is not above 0.
+        UserError: if the tolerance is finer than float32 can tell.
     """
     if config.sampler != ADAPTIVE:
         return model
-    if not config.tolerance > 0:
-        raise UserError(f"--tolerance must be above 0, got {config.tolerance}")
+    if not config.tolerance >= FINEST:
+        raise UserError(f"--tolerance must be at least {FINEST}, as float32 tells no less, got {config.tolerance}")
     flow = probability_flow(model, path, solver=dormand_prince(rtol=config.tolerance, atol=config.tolerance))
     return model._replace(sample=flow.sample, encode=flow.encode, decode=flow.decode)

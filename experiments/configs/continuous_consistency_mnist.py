@@ -31,11 +31,15 @@ SAMPLING_FIELDS = ("num_evaluations",)
 class Config(images.Config):
     """Consistency model in continuous time."""
 
+    steps: int = 2000
+    """Number of training steps in all (a resumed run goes on to this number)."""
+    learning_rate: float = 3e-4
+    """Step size of Adam."""
     teacher: str = ""
     """Run directory of the diffusion model that is distilled; empty to train on data alone."""
     start: str = ""
     """Run directory of a diffusion model of parametrisation trigflow to start from; as a teacher it is one anyway."""
-    warmup: int = 1000
+    warmup: int = 500
     """Steps over which the derivative of the network comes in."""
     offset: float = 0.1
     """Added to the norm by which the tangent is divided; larger follows the tangent's size more closely."""

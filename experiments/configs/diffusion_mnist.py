@@ -31,7 +31,16 @@ from jaxgen.nets.time import slow_features
 from jaxgen.paths import Parametrization, Path
 from jaxgen.transforms import classifier_free_guidance, drop_condition, probability_flow, resample
 
-SAMPLING_FIELDS = ("sampler", "grid", "num_evaluations", "tolerance", "encoder", "guidance", "likelihood_steps")
+SAMPLING_FIELDS = (
+    "sampler",
+    "grid",
+    "num_evaluations",
+    "tolerance",
+    "encoder",
+    "guidance",
+    "guidance_at",
+    "likelihood_steps",
+)
 PARAMETRIZATIONS: dict[str, tuple[Parametrization, Callable[..., Any] | None]] = {
     "v": (paths.V, None),
     "trigflow": (paths.trigflow(), slow_features),
@@ -57,6 +66,8 @@ class Sampling:
     """Share of the labels that are left out in training, so that samples can be guided; 0.1 to 0.2 is usual."""
     guidance: float = 1.0
     """Scale of classifier-free guidance; 1 for none. A guided step takes one evaluation with and one without label."""
+    guidance_at: str = ""
+    """Lowest and highest noise level sigma / alpha at which to guide, "0.2,5"; empty for all."""
     likelihood_steps: int = 20
     """Runge-Kutta steps of the probability flow's likelihood, four evaluations of the network each."""
 
@@ -104,7 +115,8 @@ def experiment(
         model = drop_condition(model, config.condition_dropout, null=dataset.num_classes)
     said = f"probability flow, {config.likelihood_steps} Runge-Kutta steps even in log-SNR, 1 Hutchinson probe"
     if config.guidance != 1:
-        guided = classifier_free_guidance(model, path, null=dataset.num_classes, scale=config.guidance)
+        how: dict[str, Any] = {"scale": config.guidance, "interval": _interval(config)}
+        guided = classifier_free_guidance(model, path, null=dataset.num_classes, **how)
         model = model._replace(sample=samplers.adaptive(resample(guided, path, **sampling), path, config).sample)
     return Experiment(
         images.as_reals(model, dataset),
@@ -112,6 +124,23 @@ def experiment(
         likelihood=images.as_reals(flow, dataset),
         likelihood_protocol=said,
     )
+
+
+def _interval(config: Any) -> tuple[float, float] | None:
+    """The noise levels at which samples are guided.
+
+    Raises:
+        UserError: unless they are two numbers, the second above the first.
+    """
+    if not config.guidance_at:
+        return None
+    try:
+        low, high = (float(part) for part in config.guidance_at.split(","))
+    except ValueError:
+        low, high = 1.0, 0.0
+    if not 0 <= low < high:
+        raise UserError(f"--guidance-at must be two noise levels, the higher one last, got {config.guidance_at!r}")
+    return low, high
 
 
 def _check_guided(config: Any) -> None:

@@ -18,7 +18,6 @@ from experiments.data import Dataset
 from experiments.optimizers import cosine_adam
 from jaxgen.bijections import rational_quadratic_spline, scale_shift
 from jaxgen.models.flows.glow import glow
-from jaxgen.transforms import dequantize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,4 +46,4 @@ def build(config: Config, dataset: Dataset) -> Experiment:
         alpha=config.alpha,
         elementwise=rational_quadratic_spline(config.num_bins) if config.num_bins else scale_shift(),
     )
-    return Experiment(dequantize(model, dataset.num_levels), cosine_adam(config, max_norm=1.0))
+    return Experiment(images.as_levels(model, dataset, config), cosine_adam(config, max_norm=1.0))

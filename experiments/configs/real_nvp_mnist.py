@@ -13,7 +13,6 @@ from experiments.config import Experiment
 from experiments.data import Dataset
 from experiments.optimizers import cosine_adam
 from jaxgen.models.flows.real_nvp import real_nvp_image
-from jaxgen.transforms import dequantize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,4 +35,4 @@ def build(config: Config, dataset: Dataset) -> Experiment:
         num_classes=checks.num_classes(config, dataset),
         alpha=config.alpha,
     )
-    return Experiment(dequantize(model, dataset.num_levels), cosine_adam(config, max_norm=1.0))
+    return Experiment(images.as_levels(model, dataset, config), cosine_adam(config, max_norm=1.0))

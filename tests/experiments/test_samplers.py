@@ -1,6 +1,7 @@
 """Names of samplers and grids on the command line."""
 
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,8 @@ def drawn(**fields):
 def test_adaptive_steps_follow_the_flow_and_the_tolerance():
     """Of one noise they make the levels that 500 steps of Heun make, but for a few at 1e-6, and many others at 0.3."""
     exact = drawn(num_evaluations=1000)[0]
-    fine, coarse = (drawn(sampler="dormand_prince", tolerance=each)[0] for each in (1e-6, 0.3))
+    adaptive = {"sampler": "dormand_prince", "num_evaluations": 1}  # of which it takes no notice
+    fine, coarse = (drawn(**adaptive, tolerance=each)[0] for each in (1e-6, 0.3))
     assert (fine == exact).mean() > 0.99
     assert (coarse == exact).mean() < 0.95
 
@@ -47,6 +49,16 @@ def test_runs_decode_by_the_encoder_that_they_name():
     by_name = [drawn(sampler="ddpm", encoder=name, num_evaluations=6)[0] for name in ("heun", "ddim", "unipc")]
     assert all((a != b).mean() > 0.01 for a, b in itertools.pairwise(by_name))
     assert (drawn(encoder="heun", num_evaluations=6)[0] == by_name[0]).all()
+
+
+def test_guidance_in_an_interval_is_none_outside_of_it():
+    """At levels that no step has, samples are those without guidance; at all levels, those with it everywhere."""
+    dropped = {"condition_dropout": 0.1, "num_evaluations": 6}
+    plain, guided = (drawn(**dropped, guidance=scale)[1] for scale in (1.0, 3.0))
+    never, always = (drawn(**dropped, guidance=3.0, guidance_at=levels)[1] for levels in ("1e7,1e8", "0,1e8"))
+    assert (never == plain).all()
+    assert (always == guided).all()
+    assert (guided != plain).any()
 
 
 @pytest.mark.parametrize("name", samplers.GRIDS)
@@ -60,10 +72,13 @@ def test_grids_fall(name):
         ({"guidance": 2.0, "conditional": False}, "--guidance and --condition-dropout need labels"),
         ({"guidance": 2.0}, "--guidance needs a --condition-dropout between 0 and 1, got 0.0"),
         ({"condition_dropout": 1.5}, "got 1.5"),
+        ({"condition_dropout": 0.1, "guidance": 2.0, "guidance_at": "5,1"}, "--guidance-at must be two .*, got '5,1'"),
+        ({"condition_dropout": 0.1, "guidance": 2.0, "guidance_at": "1"}, "--guidance-at must be two .*, got '1'"),
         ({"num_evaluations": 1, "sampler": "heun"}, "at least 2"),
         ({"sampler": "hean"}, "--sampler must be one of ddim, .*, dormand_prince, got 'hean'"),
         ({"encoder": "ddpm"}, "--encoder must be one of ddim, euler, .*, got 'ddpm'"),
-        ({"sampler": "dormand_prince", "tolerance": 0.0}, "--tolerance must be above 0, got 0.0"),
+        ({"sampler": "dormand_prince", "tolerance": 1e-9}, "--tolerance must be at least 1e-06, .*, got 1e-09"),
+        ({"sampler": "dormand_prince", "tolerance": math.nan}, "--tolerance must be at least 1e-06, .*, got nan"),
     ],
 )
 def test_a_diffusion_that_cannot_be_sampled_so_is_refused(fields, message):
