@@ -36,7 +36,7 @@ from benchmarks.mixture import DATA, TARGET_STEPS, Mixture, analytic, denoiser, 
 from experiments import cli, devices
 from experiments.errors import UserError
 from jaxgen import paths
-from jaxgen.core import Model, init_state, train_step
+from jaxgen.core import Model, TrainState, init_state, train_step
 from jaxgen.models.diffusion.consistency import consistency
 from jaxgen.models.diffusion.continuous_consistency import continuous_consistency
 from jaxgen.models.diffusion.diffusion import diffusion
@@ -47,10 +47,12 @@ from jaxgen.samplers import generate
 from jaxgen.samplers.ddim import ddim
 from jaxgen.samplers.euler import euler
 from jaxgen.samplers.renoise import renoise
+from jaxgen.teaching import starting_from
 from jaxgen.transforms import resample
 
 PROG = "python -m benchmarks.ladder"
 EVALUATIONS, BATCH, NUM = (1, 2), 256, 2000
+EDM: dict[str, Any] = {"parametrization": paths.preconditioned(keep_t_min=True), "times": paths.log_normal_times()}
 KARRAS, COSINE, LINEAR = paths.karras(), paths.cosine(), paths.linear()
 FAST, SLOW = TimeMLP((128, 128)), TimeMLP((128, 128), embed=slow_features)
 
@@ -63,12 +65,14 @@ class Trainer(NamedTuple):
         build: `num_evaluations -> Model`.
         renoised: whether its samples draw noise again between two steps.
         own_flow: whether its target is its own flow in many steps, as it learns another one than the exact.
+        start: what is trained first, for as many steps, and whose parameters it starts from.
     """
 
     path: paths.Path
     build: Callable[[int], Model]
     renoised: bool
     own_flow: bool = False
+    start: Model | None = None
 
 
 def trainers(data: Mixture, num_steps: int) -> dict[str, Trainer]:
@@ -87,11 +91,12 @@ def trainers(data: Mixture, num_steps: int) -> dict[str, Trainer]:
     distilled = {"teacher": analytic(data, KARRAS), "pairs": paths.log_normal_pairs(80)}
     continuous = {"num_warmup_steps": num_steps // 4}
     halved = {"instant_share": 0.5, "times": paths.independent_times}
+    tuned = of(consistency, KARRAS, **tuning)
     transported = of(flow, LINEAR, SLOW, coupling=paths.optimal_transport_coupling())
     return {
         "consistency distillation": of(consistency, KARRAS, **distilled),
         "consistency training": of(consistency, KARRAS, pairs=doubling),
-        "easy consistency tuning": of(consistency, KARRAS, **tuning),
+        "easy consistency tuning": tuned._replace(start=diffusion(FAST, (2,), path=KARRAS, **EDM)),
         "sCM, distilled": of(continuous_consistency, COSINE, SLOW, teacher=analytic(data, COSINE), **continuous),
         "sCM, trained": of(continuous_consistency, COSINE, SLOW, offset=1.0, **continuous),
         "MeanFlow, weighted": of(mean_flow, LINEAR, SLOW, **halved),
@@ -137,21 +142,31 @@ def milestones(num_steps: int) -> list[int]:
     return [0, *sorted({round(number) for number in np.geomspace(min(30, num_steps), num_steps, 7)})]
 
 
+def training(
+    data: Mixture, model: Model, tx: optax.GradientTransformation
+) -> tuple[TrainState, Callable[[TrainState, Any], TrainState]]:
+    """The first state, and `(state, until) -> state` that trains it up to so many steps."""
+    step = train_step(model, tx, ema_decay=0.99)
+
+    @jax.jit
+    def advance(state: TrainState, until: Any) -> TrainState:
+        def one(index: Any, state: TrainState) -> TrainState:
+            return step(state, draw(data, jax.random.fold_in(jax.random.key(2), index), BATCH))[0]
+
+        return jax.lax.fori_loop(state.step, until, one, state)
+
+    return jax.jit(lambda key: init_state(model, tx, key, draw(data, key, BATCH)))(jax.random.key(0)), advance
+
+
 def curve(data: Mixture, trainer: Trainer, num_steps: int) -> Curve:
     """Trains a model, and measures its averaged parameters along the way."""
     start, model, key = time.perf_counter(), trainer.build(1), jax.random.key(1)
     tx, scale = optax.adam(2e-3), spread(data)
     steps = milestones(num_steps)[1 if trainer.own_flow else 0 :]  # a flow that stands still has no gap to itself
-    step = train_step(model, tx, ema_decay=0.99)
-
-    @jax.jit
-    def advance(state: Any, until: Any) -> Any:
-        def one(index: Any, state: Any) -> Any:
-            return step(state, draw(data, jax.random.fold_in(jax.random.key(2), index), BATCH))[0]
-
-        return jax.lax.fori_loop(state.step, until, one, state)
-
-    state = jax.jit(lambda key: init_state(model, tx, key, draw(data, key, BATCH)))(jax.random.key(0))
+    state, advance = training(data, model, tx)
+    if trainer.start is not None:
+        first, fit = training(data, trainer.start, tx)
+        state = starting_from(state, fit(first, num_steps).ema_params)
     functions = {num: (drawn(trainer, num), goal(data, trainer, key, num)) for num in EVALUATIONS}
     gaps: dict[int, list[float]] = {num: [] for num in EVALUATIONS}
     for until in steps:
