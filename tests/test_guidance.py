@@ -225,7 +225,7 @@ def test_a_trained_network_knows_both_densities():
 
 @pytest.mark.parametrize("net", [TimeMLP((4,)), UNet(4, ())], ids=["mlp", "unet"])
 def test_labels_that_nobody_reads_are_refused_at_init(net):
-    """Of a network without classes, in training and in sampling; one with classes is let through."""
+    """Of a network without classes, by what trains and by what samples; one with classes is let through."""
     shape = (2,) if isinstance(net, TimeMLP) else (2, 2, 1)
     batch = Batch(jnp.zeros((6, *shape)), COND)
     for classes, refused in ((0, True), (NULL + 1, False)):
@@ -240,6 +240,27 @@ def test_labels_that_nobody_reads_are_refused_at_init(net):
                 jax.eval_shape(one.init, KEY, batch)
             with pytest.raises(ValueError, match="needs a label for every example, got cond=None"):
                 jax.eval_shape(one.init, KEY, Batch(batch.x))
+
+
+@pytest.mark.parametrize("net", [TimeMLP((4,)), UNet(4, ())], ids=["mlp", "unet"])
+def test_labels_that_nobody_reads_are_refused_when_called(net):
+    """By scores and samples from parameters that the wrapped model's `init` has made; so are no labels at all."""
+    x = jnp.zeros((6, 2) if isinstance(net, TimeMLP) else (6, 2, 2, 1))
+    calls = {
+        "score": lambda model, params, cond: model.score(params, x, 0.5, cond),
+        "sample": lambda model, params, cond: model.sample(params, KEY, 6, cond),
+    }
+    for classes, refused in ((0, True), (NULL + 1, False)):
+        model = diffusion(net.clone(num_classes=classes), x.shape[1:], path=PATH)
+        params = jax.eval_shape(model.init, KEY, Batch(x, COND))[0]
+        guided = classifier_free_guidance(model, PATH, null=NULL, scale=2.0)
+        for call in calls.values():
+            use = lambda params, cond, call=call, guided=guided: call(guided, params, cond)  # noqa: E731
+            expected = pytest.raises(ValueError, match="does not read its labels") if refused else nullcontext()
+            with expected:
+                assert jax.eval_shape(use, params, COND).shape == x.shape
+            with pytest.raises(ValueError, match="needs a label for every example, got cond=None"):
+                jax.eval_shape(use, params, None)
 
 
 def test_labels_out_of_range_are_seen_as_nan():

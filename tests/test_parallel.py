@@ -26,6 +26,8 @@ VARIANTS = (  # these use the batch, their keys and their carry as another entry
     *("variational_dequantize", "nice", "maf", "iaf", "neural_spline_flow", "neural_spline_flow_autoregressive"),
     *("ffjord", "residual_flow", "image_transformer", "made", "made_ensemble", "pixel_cnn", "gated_pixel_cnn"),
     *("pixel_rnn", "pixel_cnn_plus", "wavenet", "transformer", "glow"),
+    *("continuous_consistency_distilled", "rectified_flow", "d3pm_absorbing", "guided_by_a_classifier"),
+    "probability_flow_estimated",
 )
 MODELS = {name: entry for name, entry in ZOO.items() if name not in VARIANTS}
 every_model = pytest.mark.parametrize("entry", MODELS.values(), ids=MODELS, scope="module")  # one after another

@@ -228,3 +228,10 @@ def test_trailing_grid_equals_the_table_of_its_source():
 def test_bad_numbers_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("num_steps", [0, -1])
+@pytest.mark.parametrize("grid", [*GRIDS, paths.trailing_grid])
+def test_grids_of_no_steps_are_named(grid, num_steps):
+    with pytest.raises(ValueError, match=f"num_steps must be at least 1, got {num_steps}"):
+        grid(paths.cosine(), num_steps)

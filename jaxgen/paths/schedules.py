@@ -84,7 +84,8 @@ def cosine(*, margin: float = 1e-3) -> Path:
     Raises:
         ValueError: unless 0 < margin < 1/2.
 
-    Source: Improved Denoising Diffusion Probabilistic Models, https://arxiv.org/abs/2102.09672.
+    Source: Improved Denoising Diffusion Probabilistic Models, https://arxiv.org/abs/2102.09672, equation 17, without
+    its offset s = 0.008 and its limit of 0.999 on betas: the margin keeps the path away from both of its ends.
     """
     _check_inside("margin", margin, 0.5)
     return Path(lambda t: jnp.cos(0.5 * jnp.pi * t), lambda t: jnp.sin(0.5 * jnp.pi * t), margin, 1 - margin)

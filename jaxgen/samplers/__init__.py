@@ -13,7 +13,7 @@ r"""Samplers: one loop over a grid of times (`loop`), and steppers t -> s that e
 | `dpm_solver.dpm_solver_sde_2m` | at every step | | 1 |
 | `euler_maruyama.euler_maruyama` | at every step | | 1 |
 | `heun.edm_heun` | before every step | | 2 |
-| `churn.churned` | before every step of any stepper | | its own |
+| `churn.churned` | before every step of a stepper without memory | | its own |
 | `predictor_corrector.predictor_corrector` | after every step of any stepper | | its own and the corrections |
 | `renoise.renoise` | at every step, of a consistency function | | 1 |
 

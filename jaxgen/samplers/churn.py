@@ -3,7 +3,7 @@ r"""Churn: a little fresh noise before every step, so that errors of the steps b
     (1)  gamma = min(churn, sqrt(2) - 1) where churn_min <= sigma_t / alpha_t <= churn_max, else 0
     (2)  t' >= t is the time with sigma' / alpha' = (1 + gamma) sigma_t / alpha_t, not beyond t_max
     (3)  x' ~ q(x' | x_t), its noise multiplied by `noise`
-    (4)  x_s from x' by any stepper over t' -> s
+    (4)  x_s from x' by a stepper without memory over t' -> s
 
 Source: Elucidating the Design Space of Diffusion-Based Generative Models, https://arxiv.org/abs/2206.00364,
 algorithm 2, there with alpha = 1, sigma = t and Heun's method.
@@ -27,7 +27,8 @@ def churned(
     """A stepper with fresh noise before each of its steps; it costs no evaluation of the network.
 
     Args:
-        stepper: a stepper without memory, whose intervals grow by the way back.
+        stepper: a stepper without memory, whose intervals grow by the way back. Memory counts on intervals that follow
+            each other: with it the way back would be missing from the times between one x0 and the next.
         churn: share by which sigma / alpha grows, at most sqrt(2) - 1: the source's S_churn / num_steps (may be traced,
             as all that follow).
         churn_min: the least sigma / alpha at which noise is added.

@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import jaxpr_as_fun
 
 from jaxgen import paths
 from jaxgen.core import Model
@@ -50,8 +51,8 @@ def classifier_free_guidance(
         batch of twice the size. Likelihoods are `None`.
 
     Raises:
-        ValueError: if the model has no score; when called, if there are no labels; from `init`, if the score does not
-            read them.
+        ValueError: if the model has no score; from `init` and when called, if there are no labels or the score does not
+            read them, as far as `nets.reading` can tell.
 
     Source: Classifier-Free Diffusion Guidance, https://arxiv.org/abs/2207.12598.
     """
@@ -67,7 +68,8 @@ def classifier_free_guidance(
         _check_labels(cond, "classifier_free_guidance")
         times = jnp.concatenate([t, t]) if jnp.ndim(t) else t
         labels = jax.tree.map(lambda leaf: jnp.concatenate([leaf, jnp.full_like(leaf, null)]), cond)
-        conditional, unconditional = jnp.split(score(params, jnp.concatenate([x, x]), times, labels), 2)
+        own = lambda labels: score(params, jnp.concatenate([x, x]), times, labels)  # noqa: E731
+        conditional, unconditional = jnp.split(_read_by(own, labels, "classifier_free_guidance"), 2)
         w = _weight(path, t, x, scale, interval)
         return w * conditional + (1 - w) * unconditional
 
@@ -114,6 +116,13 @@ def _score_of(model: Model, name: str) -> Callable[..., Any]:
 def _check_labels(cond: Cond, name: str) -> None:
     if cond is None:
         raise ValueError(f"{name} needs a label for every example, got cond=None")
+
+
+def _read_by(score: Callable[[Any], Any], labels: Cond, name: str) -> Data:
+    """The score, unless it does not read its labels; it is called once."""
+    run, flat = jaxpr_as_fun(jax.make_jaxpr(score)(labels)), jax.tree.leaves(labels)
+    check_read(name, lambda flat: run(*flat), flat)
+    return run(*flat)[0]
 
 
 def _weight(path: Path, t: Time, x: Data, scale: Scalar, interval: tuple[Scalar, Scalar] | None) -> Any:

@@ -114,6 +114,7 @@ def test_training_reaches_the_closed_form():
 @pytest.mark.parametrize(
     ("options", "match"),
     [
+        ({"num_steps": 0}, "and 0"),
         ({"num_steps": 3}, "and 3"),
         ({"num_steps": 128}, "128"),
         ({"shortcut_share": -0.1}, "-0.1"),

@@ -1,6 +1,9 @@
 """Steppers on Gaussians and mixtures whose denoiser is exact; one loop, counted and compiled once."""
 
 import functools
+import importlib
+import pkgutil
+import re
 
 import chex
 import jax
@@ -9,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from jaxgen import paths
+from jaxgen import paths, samplers
 from jaxgen.samplers import multistep
 from jaxgen.samplers.churn import churned
 from jaxgen.samplers.ddim import ddim
@@ -28,6 +31,7 @@ PATHS = {
     "variance_preserving": paths.variance_preserving(),
     "cosine": paths.cosine(),
     "variance_exploding": paths.variance_exploding(),
+    "sub_variance_preserving": paths.sub_variance_preserving(),
 }
 DETERMINISTIC = {
     "ddim": (ddim(), 1, 128),
@@ -53,6 +57,8 @@ STEPPERS = STOCHASTIC | {name: stepper for name, (stepper, _, _) in DETERMINISTI
 MEAN, VARIANCE = jnp.array([0.5, -1.0]), jnp.array([0.25, 2.0])
 KEY = jax.random.key(0)
 every_path = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
+BUT_ONE = {name: path for name, path in PATHS.items() if name != "variance_preserving"}
+every_path_but_one = pytest.mark.parametrize("path", BUT_ONE.values(), ids=BUT_ONE.keys())
 every_stepper = pytest.mark.parametrize("stepper", STEPPERS.values(), ids=STEPPERS.keys())
 every_stochastic = pytest.mark.parametrize("stepper", STOCHASTIC.values(), ids=STOCHASTIC.keys())
 every_deterministic = pytest.mark.parametrize("name", DETERMINISTIC)
@@ -85,7 +91,7 @@ def fitted_order(found, exact):
     return -np.polyfit(range(len(errors)), np.log2(errors), 1)[0], errors
 
 
-@pytest.mark.parametrize("path", [paths.cosine(), paths.variance_exploding()], ids=["cosine", "variance_exploding"])
+@every_path_but_one
 @every_deterministic
 def test_order_of_convergence_in_both_directions(path, name):
     """Against the closed-form flow of a Gaussian, from noise to data; from data to noise it is that order or more.
@@ -226,9 +232,17 @@ def test_stochastic_steps_to_no_noise_add_none(stepper):
     chex.assert_trees_all_close(x, jnp.full((5, 2), 0.25), rtol=1e-5)
 
 
-@pytest.mark.parametrize("path", [paths.cosine(), paths.variance_exploding()], ids=["cosine", "variance_exploding"])
+@every_path_but_one
 @every_stochastic
 def test_stochastic_samples_have_the_moments_of_the_data(path, stepper):
+    have_the_moments_of_the_data(path, stepper)
+
+
+def test_corrected_samples_of_a_stepper_with_memory_have_the_moments_of_the_data():
+    have_the_moments_of_the_data(paths.cosine(), predictor_corrector(dpm_solver_2m()))
+
+
+def have_the_moments_of_the_data(path, stepper):
     num = 20_000
     x = path.sigma(path.t_max) * jax.random.normal(KEY, (num, 2))
     denoise = gaussian_denoiser(path, MEAN, VARIANCE)
@@ -394,3 +408,33 @@ def test_a_stepper_with_memory():
 def test_a_negative_number_of_corrections_is_named():
     with pytest.raises(ValueError, match="-1"):
         predictor_corrector(ddim(), num_corrections=-1)
+
+
+TABLE = re.findall(r"^\| `(\w+)\.(\w+)` \|[^|]*\|([^|]*)\|([^|]*)\|$", samplers.__doc__, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("module", "name", "order", "evaluations"), TABLE, ids=[row[1] for row in TABLE])
+def test_the_table_says_orders_and_evaluations(module, name, order, evaluations):
+    """Orders are those that are measured above; what wraps a stepper is asked with one of 2 evaluations."""
+    arguments = {
+        "edm_heun": lambda build: build(churn=0.1),
+        "churned": lambda build: build(heun(), churn=0.1),
+        "predictor_corrector": lambda build: build(heun(), num_corrections=3),
+    }
+    build = getattr(importlib.import_module(f"jaxgen.samplers.{module}"), name)
+    stepper = arguments.get(name, lambda build: build())(build)
+    in_words = {"its own": 2, "its own and the corrections": 2 + 3}
+    assert stepper.num_evaluations == (in_words.get(evaluations.strip()) or int(evaluations))
+    assert order.strip() == (str(DETERMINISTIC[name][1]) if name in DETERMINISTIC else "")
+
+
+def test_the_table_has_every_stepper():
+    """All that return a `Stepper`, but for the two functions that steppers are made with."""
+    found = set()
+    for module in pkgutil.iter_modules(samplers.__path__):
+        names = importlib.import_module(f"jaxgen.samplers.{module.name}")
+        public = {name: getattr(names, name) for name in names.__all__}
+        found |= {
+            (module.name, k) for k, f in public.items() if getattr(f, "__annotations__", {}).get("return") is Stepper
+        }
+    assert found - {("loop", "memoryless"), ("multistep", "multistep")} == {row[:2] for row in TABLE}
