@@ -8,30 +8,38 @@ import pytest
 from jaxgen import paths
 from tests import analytic
 
-KEY, PATH, NUM = jax.random.key(0), paths.cosine(margin=1e-3), 4000
+KEY, NUM = jax.random.key(0), 4000
+PATHS = {
+    "cosine": paths.cosine(margin=1e-3),
+    "variance_preserving": paths.variance_preserving(),
+    "linear": paths.linear(),
+    "sub_variance_preserving": paths.sub_variance_preserving(),
+}
+CASES = [("cosine", 2), ("cosine", 16), ("cosine", 256)] + [(name, 16) for name in PATHS if name != "cosine"]
 
 
-def gaps(num_dims, error):
+def gaps(path, num_dims, error):
     """ln p - bound at points of the mixture, for a denoiser whose noise is wrong by a constant in every dimension."""
     mixture = analytic.mixture(num_dims)
-    score = analytic.score(mixture, PATH)
+    score = analytic.score(mixture, path)
 
     def denoise(x_t, t):
-        alpha, sigma = paths.scales(PATH, t, x_t)
+        alpha, sigma = paths.scales(path, t, x_t)
         eps = error - sigma * jax.vmap(lambda x, t: score(x[None], t)[0])(x_t, t)
         return (x_t - sigma * eps) / alpha
 
     x = jnp.asarray(analytic.sample(mixture, 0, NUM))
-    bound = jax.jit(lambda x: paths.variational_bound(PATH, denoise, KEY, x, num_times=8))(x)
+    bound = jax.jit(lambda x: paths.variational_bound(path, denoise, KEY, x, num_times=8))(x)
     return np.asarray(analytic.log_prob(mixture, x) - bound, np.float64)
 
 
-@pytest.mark.parametrize("num_dims", [2, 16, 256])
-def test_the_gap_is_the_error_of_the_denoiser(num_dims):
+@pytest.mark.parametrize(("name", "num_dims"), CASES)
+def test_the_gap_is_the_error_of_the_denoiser(name, num_dims):
     """In the mean over the data it is D c^2 / 2 for each unit of log-SNR, c the error of the noise; 0 for none."""
-    length = float(paths.log_snr(PATH, PATH.t_min) - paths.log_snr(PATH, PATH.t_max))
+    path = PATHS[name]
+    length = float(paths.log_snr(path, path.t_min) - paths.log_snr(path, path.t_max))
     for error in (0.0, 0.3):
-        found = gaps(num_dims, error)
+        found = gaps(path, num_dims, error)
         chance = 4 * found.std() / np.sqrt(NUM)
         assert abs(found.mean() - 0.5 * num_dims * error**2 * length) < chance + 1e-3 * num_dims
         assert found.mean() > -chance

@@ -18,6 +18,9 @@ PATHS = {
     "cosine": paths.cosine(),
     "variance_exploding": paths.variance_exploding(sigma_max=500.0),
 }
+WITH_SUB_VP = PATHS | {"sub_variance_preserving": paths.sub_variance_preserving()}
+"""Beside them the path whose flow adaptive steps follow less closely than 20 times their tolerance."""
+
 KEY = jax.random.key(0)
 
 
@@ -32,7 +35,7 @@ def exact_model(mixture, path):
     )
 
 
-@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
+@pytest.mark.parametrize("path", WITH_SUB_VP.values(), ids=WITH_SUB_VP.keys())
 def test_log_prob_equals_the_density_of_a_mixture(path):
     """To 1e-3 nats at every one of 500 points of the mixture, in float32."""
     mixture = analytic.mixture()
@@ -49,7 +52,11 @@ SOLVERS = {"fixed": {"num_steps": 60}, "adaptive": {"solver": dormand_prince(rto
 @pytest.mark.parametrize("num_probes", [0, 4], ids=["exact", "hutchinson"])
 @pytest.mark.parametrize("num_dims", [2, 16, 256])
 def test_likelihoods_within_a_thousandth_of_a_nat_per_dimension(num_dims, num_probes, solver):
-    """On a mixture: exact divergences at every point, and the mean of many draws of Hutchinson's, with its error."""
+    """On a mixture, exact divergences at each of 4 points: 1e-3 nats per dimension, as the name says.
+
+    Hutchinson's estimate is shown to be unbiased within chance, not to be that near: 4 standard errors of the mean of
+    64 draws at a point are allowed on top, up to 0.04 nats per dimension in 2 and 16 dimensions.
+    """
     mixture, path = analytic.mixture(num_dims), paths.cosine(margin=3e-4)
     flow = probability_flow(exact_model(mixture, path), path, num_probes=num_probes, **solver)
     x = jnp.repeat(jnp.asarray(analytic.sample(mixture, 0, 4)), 64 if num_probes else 1, 0)

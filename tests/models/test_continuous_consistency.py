@@ -92,6 +92,40 @@ def test_loss_of_the_exact_network(path):
     assert metrics["tangent"] < 1e-5
 
 
+def deviations(x_t, y):
+    """The coefficients of y by least squares on (1, x_t), in standard errors, which the residuals give."""
+    columns = np.column_stack([np.ones(len(x_t)), x_t]).astype(float)
+    inverse = np.linalg.inv(columns.T @ columns)
+    coefficients = inverse @ (columns.T @ y)
+    squares = (y - columns @ coefficients) ** 2
+    variances = [np.diag(inverse @ (columns.T * square) @ columns @ inverse) for square in squares.T]
+    return abs(coefficients) / np.sqrt(np.transpose(variances))
+
+
+@every_path
+def test_without_a_teacher_the_exact_function_rests_in_the_mean(path):
+    """E[g | x_t] = 0 over pairs (x, eps) of the data, though no single g is 0; of a network 5% too large it is not.
+
+    Given x_t the pair is Gaussian, so that g is symmetric, and the mean of g / (|g| + c) is 0, too.
+    """
+    x = data(KEY, 100_000).x
+    eps = jax.random.normal(jax.random.key(1), x.shape)
+
+    @jax.jit
+    def run(t, size):
+        times = jnp.full(len(x), t)
+        x_t = paths.perturb(path, x, times, eps)
+        network = lambda y, a: size * exact_network(y, a)  # noqa: E731
+        return x_t, tangent(path, network, x_t, times, x, eps, sigma_data=SIGMA_DATA)[1]
+
+    for t in (0.3, 0.6, 0.9):
+        (x_t, exact), (_, wrong) = run(t, 1.0), run(t, 1.05)
+        assert abs(exact).mean() > 0.03
+        for of in (np.asarray, lambda g: np.asarray(g) / (np.linalg.norm(g, axis=-1, keepdims=True) + 0.1)):
+            assert deviations(x_t, of(exact)).max() < 4
+            assert deviations(x_t, of(wrong)).max() > 8
+
+
 def test_the_tangent_is_the_derivative_of_the_function():
     """Of another function g is cos(a) d(f / s)/da, by differences in float64 along a straight pair (x, eps)."""
     path, t = paths.cosine(), jnp.array([0.05, 0.3, 0.6, 0.95])

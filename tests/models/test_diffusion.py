@@ -23,6 +23,7 @@ PATHS = {
     "variance_preserving": paths.variance_preserving(),
     "cosine": paths.cosine(),
     "variance_exploding": paths.variance_exploding(sigma_max=500.0),
+    "sub_variance_preserving": paths.sub_variance_preserving(),
 }
 PARAMETRIZATIONS = {"x0": paths.X0, "eps": paths.EPS, "v": paths.V, "score": paths.SCORE}
 every_path = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
@@ -68,6 +69,23 @@ def test_elbo_of_the_exact_denoiser_is_the_likelihood(path):
     np.testing.assert_array_less(abs(draws.mean(0) - expected), 4 * draws.std(0) / np.sqrt(len(draws)) + 5e-3)
 
 
+def test_elbo_of_a_mixture_in_16_dimensions():
+    """With the exact noise of each example the gap to the log-density is 0 in the mean, within chance, below a nat."""
+    mixture, path, num = analytic.mixture(16), paths.cosine(), 8000
+    score = jax.vmap(lambda x, t: analytic.score(mixture, path)(x[None], t)[0])
+
+    class Exact(nn.Module):
+        @nn.compact
+        def __call__(self, x, level, cond=None):
+            t = 2 / jnp.pi * jnp.arctan(jnp.exp(level))  # tan(pi t / 2) = sigma / alpha
+            return -path.sigma(t)[:, None] * score(x, t)  # alpha^2 + sigma^2 = 1: x is x_t
+
+    x = jnp.asarray(analytic.sample(mixture, 0, num))
+    model = diffusion(Exact(), (16,), path=path, parametrization=paths.EPS)
+    gap = analytic.log_prob(mixture, x) - jax.jit(model.elbo)({}, KEY, x)
+    assert abs(gap.mean()) < 4 * gap.std() / np.sqrt(num) < 1
+
+
 @every_path
 def test_encode_follows_the_closed_form_flow(path):
     """Latents of a Gaussian are (x - mean) / standard deviation, and `decode` takes them back."""
@@ -99,6 +117,37 @@ def test_loss_of_the_exact_denoiser(view):
     slope = view.from_x0(path, x_t, t, jnp.ones_like(x_t))
     expected = (variance * slope**2).mean()
     np.testing.assert_allclose(loss, expected, rtol=0.05)
+
+
+@pytest.mark.parametrize("view", [paths.EPS, paths.V], ids=["eps", "v"])
+@pytest.mark.parametrize("path", [paths.linear(), paths.sub_variance_preserving()], ids=["linear", "sub_vp"])
+def test_the_variational_loss_is_the_negative_bound(path, view):
+    """D (t_max - t_min) loss = constants - elbo = 1/2 int E|eps - eps(x_t, t)|^2 dlambda, for a denoiser that is wrong.
+
+    Data are N(MEAN + 0.5, 2 VARIANCE), and the model denoises N(MEAN, VARIANCE): at the signal-to-noise ratio r its
+    error is ((r VARIANCE)^2 + r E(x - MEAN)^2) / (r VARIANCE + 1)^2 in each dimension, by quadrature in float64. The
+    loss sees even times, and of x and eps the points one standard deviation off, whose squares have the true mean.
+    """
+    centre, spread, num = MEAN + 0.5, np.sqrt(2 * VARIANCE), 20_000
+    lowest, highest = (float(paths.log_snr(path, t)) for t in (path.t_max, path.t_min))
+    log_snr = np.linspace(lowest, highest, 20_001)
+    snr = np.exp(log_snr)[:, None]
+    errors = ((snr * VARIANCE) ** 2 + snr * (2 * VARIANCE + 0.25)) / (snr * VARIANCE + 1) ** 2
+    expected = 0.5 * np.trapezoid(errors.sum(1), log_snr)
+
+    def times(path, key, num):
+        return path.t_min + (path.t_max - path.t_min) * jnp.repeat((jnp.arange(num // 4) + 0.5) / (num // 4), 4)
+
+    pairs = paths.Coupling(lambda key, batch: (), lambda carry, key, batch: (batch.x, batch.cond))
+    model = gaussian(path, view, weight=paths.variational_weight, times=times, coupling=pairs)
+    signs = jnp.tile(jnp.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]), (num // 4, 1))
+    batch = Batch(centre + spread * signs[:, :1], jnp.repeat(signs[:, 1:], 2, 1))
+    loss = jax.jit(model.loss)({}, (), KEY, batch)[0]
+    np.testing.assert_allclose(2 * (path.t_max - path.t_min) * loss, expected, rtol=1e-3)
+    x = centre + spread * jax.random.normal(jax.random.key(1), (8000, 2))
+    constants = highest - np.log(2 * np.pi) - 1 - 0.5 * np.exp(lowest) * (x**2).sum(1)
+    found = constants - jax.jit(model.elbo)({}, KEY, x)
+    assert abs(found.mean() - expected) < 4 * found.std() / np.sqrt(8000) < 0.03 * expected
 
 
 def test_loss_of_edm():
@@ -133,23 +182,45 @@ def test_loss_of_edm():
 
 EXPLODING = (lambda t: np.ones_like(t), lambda t: 0.01 * 5000**t)
 QUARTER_CIRCLE = (lambda t: np.cos(np.pi * t / 2), lambda t: np.sin(np.pi * t / 2))
+PARABOLA = (lambda path, view, t: 0.5 + 3 * t**2, lambda t: 0.5 + 3 * t**2)
+
+
+def v_of(alpha, sigma, x, eps):
+    return alpha * eps - sigma * x
+
+
+def noise_of(alpha, sigma, x, eps):
+    return eps
+
+
+def data_of(alpha, sigma, x, eps):
+    return x
+
+
+def min_snr_of(t):
+    """On v along the quarter circle: min(SNR, 5) / (SNR + 1), https://arxiv.org/abs/2303.09556."""
+    snr = np.tan(np.pi * t / 2) ** -2
+    return min(snr, 5) / (snr + 1)
+
+
+def sigmoid_of(t):
+    """On the noise: sigmoid(2 - l) / 2 in the measure of l = -2 ln tan(pi t / 2), with dl / dt = -2 pi / sin(pi t)."""
+    tangent = np.tan(np.pi * t / 2)
+    return np.pi / np.sin(np.pi * t) / (1 + np.exp(-2) * tangent**-2)
 
 
 @pytest.mark.parametrize(
-    ("path", "scales", "view", "target_of"),
+    ("path", "scales", "view", "target_of", "weight", "weight_of"),
     [
-        (paths.cosine(), QUARTER_CIRCLE, paths.V, lambda alpha, sigma, x, eps: alpha * eps - sigma * x),
-        (
-            paths.variance_exploding(sigma_min=0.01, sigma_max=50.0),
-            EXPLODING,
-            paths.EPS,
-            lambda alpha, sigma, x, eps: eps,
-        ),
-        (paths.cosine(), QUARTER_CIRCLE, paths.X0, lambda alpha, sigma, x, eps: x),
+        (paths.cosine(), QUARTER_CIRCLE, paths.V, v_of, *PARABOLA),
+        (paths.variance_exploding(sigma_min=0.01, sigma_max=50.0), EXPLODING, paths.EPS, noise_of, *PARABOLA),
+        (paths.cosine(), QUARTER_CIRCLE, paths.X0, data_of, *PARABOLA),
+        (paths.cosine(), QUARTER_CIRCLE, paths.V, v_of, paths.min_snr_weight(5.0), min_snr_of),
+        (paths.cosine(), QUARTER_CIRCLE, paths.EPS, noise_of, paths.sigmoid_weight(2.0), sigmoid_of),
     ],
-    ids=["v", "eps", "x0"],
+    ids=["v", "eps", "x0", "min_snr", "sigmoid"],
 )
-def test_loss_is_the_mean_of_weighted_errors(path, scales, view, target_of):
+def test_loss_is_the_mean_of_weighted_errors(path, scales, view, target_of, weight, weight_of):
     """By hand in float64, example by example, with a network and a weight that depend on the time."""
 
     class Net(nn.Module):
@@ -160,9 +231,7 @@ def test_loss_is_the_mean_of_weighted_errors(path, scales, view, target_of):
     def times(path, key, num):
         return jnp.linspace(0.1, 0.9, num)
 
-    model = diffusion(
-        Net(), (2,), path=path, parametrization=view, times=times, weight=lambda path, view, t: 0.5 + 3 * t**2
-    )
+    model = diffusion(Net(), (2,), path=path, parametrization=view, times=times, weight=weight)
     batch = Batch(data(6), jnp.arange(6.0))
     found = jax.jit(model.loss)({}, (), KEY, batch)[0]
     noise = np.asarray(jax.random.normal(jax.random.split(KEY)[1], (6, 2)), float)
@@ -170,7 +239,7 @@ def test_loss_is_the_mean_of_weighted_errors(path, scales, view, target_of):
     for x, eps, cond, t in zip(np.asarray(batch.x, float), noise, np.arange(6), np.linspace(0.1, 0.9, 6), strict=True):
         alpha, sigma = (scale(t) for scale in scales)
         out = np.tanh((alpha * x + sigma * eps) / np.sqrt(alpha**2 + sigma**2)) * cond + np.log(sigma / alpha)
-        losses.append((0.5 + 3 * t**2) * ((out - target_of(alpha, sigma, x, eps)) ** 2).mean())
+        losses.append(weight_of(t) * ((out - target_of(alpha, sigma, x, eps)) ** 2).mean())
     np.testing.assert_allclose(found, np.mean(losses), rtol=1e-5)
 
 
