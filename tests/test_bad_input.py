@@ -10,11 +10,15 @@ import pytest
 from flax import linen as nn
 
 from jaxgen import bijections as b
+from jaxgen import paths
 from jaxgen.distributions import categorical_conditional, categorical_log_prob, logistic_mixture
 from jaxgen.models.autoregressive.autoregressive import autoregressive
+from jaxgen.models.autoregressive.made import made_ensemble
+from jaxgen.models.diffusion.diffusion import diffusion
 from jaxgen.models.flows.glow import glow
-from jaxgen.models.flows.real_nvp import real_nvp_image
+from jaxgen.models.flows.real_nvp import real_nvp, real_nvp_image
 from jaxgen.nets import causal
+from jaxgen.nets.dit import DiT
 from jaxgen.nets.made import MADE
 from jaxgen.nets.pixel_cnn import GatedPixelCNN
 from jaxgen.nets.pixel_cnn_plus import PixelCNNPlus
@@ -46,6 +50,62 @@ def test_levels_and_labels_that_there_are_not_give_nan_in_compiled_functions(nam
     cond = jnp.array([NUM_CLASSES - 1, 0, 0, NUM_CLASSES, -1])
     found = jax.jit(lambda x, cond: model.log_prob(causal.init(net, KEY, x, cond), x, cond))(x, cond)
     assert np.isnan(found).tolist() == [False, True, True, True, True]
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_levels_and_labels_that_there_are_not_are_named_where_they_are_known(name):
+    """Eagerly: by the likelihood and the loss, and labels by samples, which would be zeros without a word."""
+    net, shape, conditional = NETS[name]
+    model, right = autoregressive(net, shape, conditional), jnp.zeros(2, jnp.int32)
+    assert_wrong_levels_and_labels_are_named(model, jnp.zeros((2, *shape), jnp.int32), right)
+
+
+def test_levels_and_labels_of_an_ensemble_that_there_are_not_are_named_where_they_are_known():
+    model = made_ensemble(NETS["made"][0], num_masks=2)
+    assert_wrong_levels_and_labels_are_named(model, jnp.zeros((2, 4), jnp.int32), jnp.zeros(2, jnp.int32))
+
+
+def assert_wrong_levels_and_labels_are_named(model, x, cond):
+    params = jax.jit(lambda: model.init(KEY, Batch(x, cond))[0])()
+    log_prob = lambda x, cond: model.log_prob(params, x, cond)  # noqa: E731
+    loss = lambda x, cond: model.loss(params, (), KEY, Batch(x, cond))  # noqa: E731
+    sample = lambda x, cond: model.sample(params, KEY, len(cond), cond)  # noqa: E731
+    for call in (log_prob, loss):
+        with pytest.raises(ValueError, match="the model knows the levels 0 to 4, got 5"):
+            call(x.at[-1].set(NUM_LEVELS), cond)
+    for call in (log_prob, loss, sample):
+        for wrong in (9, -1):
+            with pytest.raises(ValueError, match=f"of 3 classes knows the labels 0 to 2, got {wrong}"):
+                call(x, cond.at[1].set(wrong))
+
+
+LABELLED = {
+    "mlp": real_nvp(2, num_layers=1, features=(4,), num_classes=NUM_CLASSES),
+    "resnet": real_nvp_image((2, 2, 1), num_scales=1, num_layers=1, features=4, num_blocks=1, num_classes=NUM_CLASSES),
+    "dit": diffusion(DiT(2, 8, 1, 2, NUM_CLASSES), (4, 4, 1), path=paths.cosine(), num_steps=1),
+}
+
+
+@pytest.mark.parametrize(("name", "shape"), [("mlp", (2,)), ("resnet", (2, 2, 1)), ("dit", (4, 4, 1))])
+def test_a_label_that_there_is_not_is_named_by_every_network(name, shape):
+    """Where labels enter: by samples, and by a loss that is compiled for those labels; vectors are no labels."""
+    wrong = jnp.array([NUM_CLASSES, 0])
+    model, x = LABELLED[name], jax.random.uniform(KEY, (2, *shape))
+    params = jax.jit(lambda: model.init(KEY, Batch(x, jnp.arange(2)))[0])()
+    with pytest.raises(ValueError, match="a network of 3 classes knows the labels 0 to 2, got 9"):
+        model.sample(params, KEY, 2, jnp.array([0, 9]))
+    with pytest.raises(ValueError, match="a network of 3 classes knows the labels 0 to 2, got 3"):
+        jax.jit(lambda: model.loss(params, (), KEY, Batch(x, wrong))[0])()
+    if name == "mlp":
+        assert np.isfinite(model.log_prob(params, x, jnp.array([[9, 0, 0], [0, 0, -9]]))).all()
+
+
+def test_each_label_of_several_has_its_own_limit():
+    """Of a digit of ten values and a speaker of six."""
+    net = WaveNet(4, 5, 5, 4, 4, (1,), (10, 6))
+    assert net.context(jnp.array([[9, 5]]))[0].shape == (1, 2)
+    with pytest.raises(ValueError, match="a network of 6 classes knows the labels 0 to 5, got 6"):
+        net.context(jnp.array([[9, 6]]))
 
 
 def test_only_what_is_no_level_is_nan():

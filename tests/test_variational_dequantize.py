@@ -1,5 +1,6 @@
 """Learned noise against masses of cells by scipy, Jacobians by autodiff, and probabilities by enumeration."""
 
+import functools
 import itertools
 
 import jax
@@ -14,13 +15,15 @@ from jaxgen import bijections as b
 from jaxgen import paths
 from jaxgen.core import Model, bits_per_dim, importance_bound
 from jaxgen.models.diffusion.diffusion import diffusion
-from jaxgen.models.flows.real_nvp import real_nvp
+from jaxgen.models.flows.real_nvp import real_nvp, real_nvp_image
 from jaxgen.nets.mlp import MLP
+from jaxgen.nets.resnet import ResNet
 from jaxgen.nets.time import TimeMLP
 from jaxgen.transforms import dequantize, probability_flow, pull_back, shape_noise, variational_dequantize
 from jaxgen.transforms.variational_dequantize import shaped_noise
 from jaxgen.types import Batch
 from tests import analytic
+from tests.bijecting import perturbed
 from tests.training import fit, start
 
 KEY, LEVELS = jax.random.key(0), 4
@@ -171,6 +174,65 @@ def test_a_flow_trained_with_its_noise_on_known_probabilities():
     bounds = [table @ bound for bound in (uniform, weights.mean(1), many, np.log(table))]
     assert bounds == sorted(bounds)
     assert bounds[0] + 0.03 < bounds[1] < bounds[2] - 0.01
+
+
+class ImageConditioner(nn.Module):
+    """Raw parameters of a coupling of squeezed images from the channels that it keeps and the image itself."""
+
+    @nn.compact
+    def __call__(self, kept, context):
+        image = b.forward(b.squeeze(), {}, context.x)
+        return ResNet(8, 4, 1, zero_init=True)(jnp.concatenate([kept, image], -1))
+
+
+BITS = jnp.asarray(list(itertools.product(range(2), repeat=4)), jnp.uint8).reshape(16, 2, 2, 1)
+
+
+@functools.cache
+def models_of_images():
+    """Real NVP of images, with uniform noise and with that of a conditional flow, as in Flow++; `log_weight` compiled.
+
+    Also parameters that start with such noise; the flow's are random numbers, far from a fresh start.
+    """
+    flow = real_nvp_image((2, 2, 1), num_scales=1, num_layers=1, features=4, num_blocks=1, alpha=0.0)
+    couplings = [b.coupling(ImageConditioner()), b.coupling(ImageConditioner(), b.halves(swap=True))]
+    noise = b.chain(b.squeeze(), *couplings, b.invert(b.squeeze()), shape_noise(ResNet(8, 2, 1, zero_init=True)))
+    uniform, model = dequantize(flow, 2), variational_dequantize(flow, 2, noise)
+    shapes = jax.eval_shape(lambda: model.init(KEY, Batch(BITS))[0]["model"])
+    fresh = jax.jit(lambda: model.init(KEY, Batch(BITS))[0]["noise"])()
+    params = {"model": perturbed(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes), 0.1), "noise": fresh}
+    compiled = [each._replace(log_weight=jax.jit(each.log_weight)) for each in (uniform, model)]
+    return *compiled, params
+
+
+def test_of_images_noise_at_its_zero_start_is_dequantisation():
+    """Weights are those of uniform noise from the same key."""
+    uniform, model, params = models_of_images()
+    log_weights = draws(model.log_weight, params, BITS, 2000)
+    assert log_weights.std() > 1
+    np.testing.assert_allclose(
+        log_weights, draws(uniform.log_weight, params["model"], BITS, 2000), rtol=1e-4, atol=1e-3
+    )
+
+
+def test_of_images_probabilities_sum_to_one_and_bounds_rise_to_them():
+    """Of all 16 images of 2x2 bits, by enumeration, with noise that is neither uniform nor trained.
+
+    Weights have the means of those under uniform noise, in five standard errors; sixteen draws are closer than one.
+    """
+    uniform, model, params = models_of_images()
+    params = params | {"noise": perturbed(params["noise"], 0.05)}
+    log_weights = draws(model.log_weight, params, BITS, 2000)
+    log_others = draws(uniform.log_weight, params["model"], BITS, 2000)
+    assert abs(log_weights.mean() - log_others.mean()) > 0.1
+    weights, others = np.exp(log_weights), np.exp(log_others)
+    variances = np.stack([weights.var(1), others.var(1)]) / 2000
+    assert abs(weights.mean(1).sum() - 1) < 5 * np.sqrt(variances[0].sum())
+    np.testing.assert_array_less(abs(weights.mean(1) - others.mean(1)), 5 * np.sqrt(variances.sum(0)))
+    exact, many = np.log(others.mean(1)), draws(importance_bound(model, 16), params, BITS, 100).mean(1)
+    gaps = [np.exp(exact) @ (exact - bound) for bound in (log_weights.mean(1), many)]
+    assert gaps[0] > 0.1
+    assert -0.01 < gaps[1] < 0.5 * gaps[0]
 
 
 def test_around_a_probability_flow_and_a_diffusion():

@@ -26,8 +26,8 @@ def stored(x: Data, num_levels: int) -> Data:
     return x.astype(jnp.uint8) if num_levels <= 256 else x
 
 
-def check_levels(x: Data, num_levels: int, what: str) -> None:
-    """Checks that integers are levels; those that are traced pass, since their values are not known.
+def check_levels(x: Data, num_levels: int, what: str, *, name: str = "levels") -> None:
+    """Checks that integers are levels (or labels, by the `name`); traced ones, whose values are not known, pass.
 
     By numpy, since what a compiled function holds is known, and jax would trace the check.
 
@@ -39,7 +39,7 @@ def check_levels(x: Data, num_levels: int, what: str) -> None:
     values = np.asarray(x)
     for value in (int(values.min()), int(values.max())):
         if not 0 <= value < num_levels:
-            raise ValueError(f"{what} knows the levels 0 to {num_levels - 1}, got {value}")
+            raise ValueError(f"{what} knows the {name} 0 to {num_levels - 1}, got {value}")
 
 
 def known(x: Num[Array, "*shape"], num_levels: int) -> Bool[Array, "*shape"]:

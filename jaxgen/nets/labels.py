@@ -1,4 +1,4 @@
-"""Labels that networks are conditioned on; what is out of range cannot raise where it is traced, and gives NaN."""
+"""Labels that networks are conditioned on; what is out of range raises, or gives NaN where it is traced."""
 
 from typing import Any
 
@@ -6,19 +6,31 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Integer, Num
 
+from jaxgen.distributions import check_levels
 from jaxgen.types import Cond
 
-__all__ = ["known_or_too_large", "needed", "one_hot"]
+__all__ = ["check_labels", "known_or_too_large", "needed", "one_hot"]
+
+
+def check_labels(labels: Num[Array, "n ..."], num_classes: int) -> None:
+    """Checks labels `[n]`; vectors in their place, and what is traced, pass.
+
+    Raises:
+        ValueError: if one is not in 0 .. num_classes - 1.
+    """
+    if labels.ndim == 1 and jnp.issubdtype(labels.dtype, jnp.integer):
+        check_levels(labels, num_classes, f"a network of {num_classes} classes", name="labels")
 
 
 def needed(cond: Cond, num_classes: int) -> Num[Array, "n ..."]:
-    """The labels of a network that has classes.
+    """The labels of a network that has classes: the place where every network but `WaveNet` is handed them.
 
     Raises:
-        ValueError: if there are none.
+        ValueError: if there are none; and, where they are not traced, if one is not in 0 .. num_classes - 1.
     """
     if cond is None:
         raise ValueError(f"a network of {num_classes} classes needs a label for every example, got cond=None")
+    check_labels(cond, num_classes)
     return cond
 
 

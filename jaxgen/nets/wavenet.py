@@ -29,7 +29,7 @@ from jaxgen.distributions import compand, expand
 from jaxgen.nets.causal import Causal
 from jaxgen.nets.convolution import convolve
 from jaxgen.nets.dense import Dense
-from jaxgen.nets.labels import known_or_too_large
+from jaxgen.nets.labels import check_labels, known_or_too_large
 from jaxgen.types import Cond
 
 __all__ = ["DilatedConv", "WaveNet", "ends", "mu_law", "mu_law_inverse"]
@@ -136,10 +136,11 @@ class WaveNet(Causal):
         """Labels and the slower sequence, checked.
 
         `cond` holds labels `[n]` or `[n, k]`; with a slower sequence it is `(labels or None, sequence [n, frames, c])`.
-        Labels out of range, which cannot raise where they are traced, give NaN.
+        Labels out of range give NaN where they are traced.
 
         Raises:
-            ValueError: if a label or the sequence is missing, or its frames do not divide the length.
+            ValueError: if a label or the sequence is missing, or its frames do not divide the length; and, where they
+                are not traced, if a label is out of range.
         """
         labels: Any
         sequence: Any
@@ -149,6 +150,8 @@ class WaveNet(Causal):
         elif labels is None or labels.reshape(labels.shape[0], -1).shape[1] != len(self.num_classes):
             found = None if labels is None else labels.shape
             raise ValueError(f"a network of classes {tuple(self.num_classes)} needs as many labels, got shape {found}")
+        for i, size in enumerate(self.num_classes):
+            check_labels(labels.reshape(labels.shape[0], -1)[:, i], size)
         if self.num_local and (sequence.shape[2] != self.num_local or self.length % sequence.shape[1]):
             raise ValueError(
                 f"expected frames that divide the length {self.length}, of {self.num_local} channels, got a sequence "

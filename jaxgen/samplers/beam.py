@@ -5,21 +5,39 @@ Of every one of n searches, b sequences are kept. At position i, with l(x_0 .. x
     (1)  the b largest l among all continuations of the b sequences by one token
     (2)  at the end they are ordered by l / length^a, the length up to the first end token
 
-The caches follow their sequences. With b as large as the number of sequences, the search is exhaustive.
+The caches follow their sequences, when the next step begins: the loop is that of `decode`, whose elements are beams
+here. With b as large as the number of sequences, the search is exhaustive.
 
 Source: Google's Neural Machine Translation System, https://arxiv.org/abs/1609.08144, section 7, with the length itself
 instead of (5 + length) / 6.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
+from jaxgen.samplers import decode
 from jaxgen.samplers.decode import Step
 
 __all__ = ["beam_search"]
+
+
+class _Beams(NamedTuple):
+    """The sequences that are kept at a position.
+
+    Attributes:
+        token: their last tokens, `[n, b]`.
+        parent: which of the sequences of the position before they go on from, `[n, b]`.
+        log_prob: their l, `[n, b]`.
+        x: the sequences so far, `[n, b, length]`.
+    """
+
+    token: Any
+    parent: Any
+    log_prob: Any
+    x: Any
 
 
 def beam_search(
@@ -32,7 +50,7 @@ def beam_search(
     end: int | None = None,
     length_power: float = 0.0,
 ) -> tuple[Integer[Array, "n beams positions"], Float[Array, "n beams"]]:
-    """Searches by (1) and (2), as one scan.
+    """Searches by (1) and (2), in the one loop of positions.
 
     Args:
         step: `(state, x_{i-1} [n b], i) -> (state, logits [n b, levels])`; after an end token, all mass is on it.
@@ -56,23 +74,25 @@ def beam_search(
             f"and {length_power}"
         )
 
-    def advance(carried: Any, position: Any) -> tuple[Any, None]:
-        state, x, log_prob, previous = carried
-        state, logits = step(state, previous.reshape(-1), position)
-        num_levels = logits.shape[-1]
-        total = log_prob[..., None] + jax.nn.log_softmax(logits).reshape(num, num_beams, num_levels)
-        log_prob, index = jax.lax.top_k(total.reshape(num, -1), num_beams)
-        beam, token = jnp.divmod(index, num_levels)
-        follow = (jnp.arange(num)[:, None] * num_beams + beam).reshape(-1)
-        state = jax.tree.map(lambda leaf: leaf[follow], state)
-        x = jnp.take_along_axis(x, beam[..., None], axis=1).at[:, :, position].set(token)
-        return (state, x, log_prob, token), None
+    def follow(state: Any, beams: _Beams, position: Any) -> tuple[Any, Any]:
+        rows = (jnp.arange(num)[:, None] * num_beams + beams.parent).reshape(-1)
+        state = jax.tree.map(lambda leaf: leaf[rows], state)
+        state, logits = step(state, beams.token.reshape(-1), position)
+        return state, (logits.reshape(num, num_beams, -1), beams)
 
-    first = jnp.where(jnp.arange(num_beams) == 0, 0.0, -jnp.inf)  # of b equal sequences, one
-    x = jnp.zeros((num, num_beams, length), jnp.int32)
-    start = (state, x, jnp.tile(first, (num, 1)), x[:, :, 0])
-    (_, x, log_prob, _), _ = jax.lax.scan(advance, start, jnp.arange(length))
-    return _ranked(x, log_prob, end, length_power)
+    def pick(output: tuple[Any, _Beams], inputs: tuple[Any, None]) -> tuple[_Beams, None]:
+        logits, before = output
+        total = before.log_prob[..., None] + jax.nn.log_softmax(logits)
+        log_prob, index = jax.lax.top_k(total.reshape(num, -1), num_beams)
+        parent, token = jnp.divmod(index, logits.shape[-1])
+        x = jnp.take_along_axis(before.x, parent[..., None], axis=1).at[:, :, inputs[0]].set(token)
+        return _Beams(token, parent, log_prob, x), None
+
+    own = jnp.tile(jnp.arange(num_beams), (num, 1))
+    first = jnp.where(own == 0, 0.0, -jnp.inf)  # of b equal sequences, one
+    start = _Beams(jnp.zeros_like(own), own, first, jnp.zeros((num, num_beams, length), jnp.int32))
+    last, _ = decode.scan_positions(follow, pick, state, start, None, length)
+    return _ranked(last.x, last.log_prob, end, length_power)
 
 
 def _ranked(x: Any, log_prob: Any, end: int | None, length_power: float) -> tuple[Any, Any]:

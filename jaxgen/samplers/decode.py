@@ -23,22 +23,48 @@ from jaxtyping import Array, Float, Integer, Shaped
 
 from jaxgen.types import PRNGKey
 
-__all__ = ["Step", "conditionals", "decode", "draw", "draw_from", "greedy", "temperature", "top_k", "top_p"]
+__all__ = [
+    "Step",
+    "conditionals",
+    "decode",
+    "draw",
+    "draw_from",
+    "greedy",
+    "scan_positions",
+    "temperature",
+    "top_k",
+    "top_p",
+]
 
 Step = Callable[[Any, Any, Any], tuple[Any, Any]]
 Logits = Float[Array, "*batch levels"]
 Token = Integer[Array, "*batch"]
 
 
-def _scan(step: Step, pick: Callable[..., Any], cache: Any, start: Any, per_position: Any, length: int) -> Any:
-    """(1) with x_i = `pick(output_i, of position i)`; what is kept of every position, first axis the position."""
+def scan_positions(
+    step: Step, pick: Callable[..., tuple[Any, Any]], cache: Any, start: Any, per_position: Any, length: int
+) -> tuple[Any, Any]:
+    """The loop (1) with x_i = `pick(output_i, (i, of position i))`, which `decode`, `conditionals` and beams share.
+
+    Args:
+        step: `(cache, x_{i-1}, i) -> (cache, output)`.
+        pick: `(output, (i, of position i)) -> (x_i, what is kept of it)`; an element may be any tree of arrays.
+        cache: the cache before the first position.
+        start: what stands for the element before the first one.
+        per_position: a tree of what is known of each position, first axis the position; `None` for nothing.
+        length: number of positions.
+
+    Returns:
+        The last element, and what is kept of every position, first axis the position.
+    """
 
     def advance(state: tuple[Any, Any], inputs: tuple[Any, Any]) -> tuple[tuple[Any, Any], Any]:
         cache, output = step(*state, inputs[0])
         element, kept = pick(output, inputs)
         return (cache, element), kept
 
-    return jax.lax.scan(advance, (cache, start), (jnp.arange(length), per_position))[1]
+    (_, last), kept = jax.lax.scan(advance, (cache, start), (jnp.arange(length), per_position))
+    return last, kept
 
 
 def decode(
@@ -70,14 +96,14 @@ def decode(
         return element, element
 
     per_position = (jax.random.split(key, length), jnp.moveaxis(given, 1, 0))
-    x = _scan(step, pick, cache, jnp.zeros_like(given[:, 0]), per_position, length)
+    _, x = scan_positions(step, pick, cache, jnp.zeros_like(given[:, 0]), per_position, length)
     return jnp.moveaxis(x, 0, 1)
 
 
 def conditionals(step: Step, cache: Any, x: Shaped[Array, "n positions ..."]) -> Any:
     """The outputs of (1) for given data `[n, T, ...]`, position by position: `[n, T, ...]`."""
     pick = lambda output, inputs: (inputs[1], output)  # noqa: E731
-    kept = _scan(step, pick, cache, jnp.zeros_like(x[:, 0]), jnp.moveaxis(x, 1, 0), x.shape[1])
+    _, kept = scan_positions(step, pick, cache, jnp.zeros_like(x[:, 0]), jnp.moveaxis(x, 1, 0), x.shape[1])
     return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), kept)
 
 

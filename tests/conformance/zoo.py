@@ -56,6 +56,7 @@ from jaxgen.paths import transitions
 from jaxgen.samplers.unipc import unipc
 from jaxgen.transforms import (
     classifier_free_guidance,
+    classifier_guidance,
     dequantize,
     drop_condition,
     normalize,
@@ -141,6 +142,13 @@ def levels(num_levels: int, *shape: int) -> Batch:
     return Batch(x, jnp.arange(NUM) % NUM_CLASSES)
 
 
+def side_of_the_plane(x: Any, t: Any, cond: Any) -> Any:
+    """A classifier of three directions, `ln p(cond | x_t)`, that takes noise for data."""
+    del t
+    directions = jnp.array([[1.0, 0.0], [-0.5, 0.8], [-0.5, -0.8]])
+    return jnp.take_along_axis(jax.nn.log_softmax(x @ directions.T), cond[:, None], 1)[:, 0]
+
+
 TOKENS, IMAGES, MIXTURE = categorical_conditional(3), (2, 2, 1), logistic_mixture(4, 2, num_channels=2)
 MIXTURE_AND_END = with_end(logistic_mixture(2, 2))
 PLAYERS = two_player_optimizer(adam(1e-2), adam(1e-2))
@@ -201,8 +209,9 @@ ENTRIES = [
     ),
     Entry(
         "neural_spline_flow_autoregressive",
-        neural_spline_flow_autoregressive(2, num_layers=1, features=(8,), num_bins=4),
+        neural_spline_flow_autoregressive(2, num_layers=1, features=(16,), num_bins=4, num_classes=NUM_CLASSES),
         real(2),
+        conditional=True,
         support=grid(12, 241),
     ),
     Entry(
@@ -291,6 +300,27 @@ ENTRIES = [
         conditional=True,
     ),
     Entry("continuous_consistency", continuous_consistency(TimeMLP((8,)), (2,), num_warmup_steps=2), real(2)),
+    Entry(
+        "continuous_consistency_distilled",
+        continuous_consistency(
+            TimeMLP((8,), NUM_CLASSES), (2,), teacher=diffusion(TimeMLP((8,)), (2,)), num_warmup_steps=2, num_steps=2
+        ),
+        real(2),
+        conditional=True,
+    ),
+    Entry(
+        "rectified_flow",
+        diffusion(
+            TimeMLP((8,)),
+            (2,),
+            path=paths.linear(),
+            parametrization=paths.VELOCITY,
+            coupling=paths.reflow_coupling(diffusion(TimeMLP((8,)), (2,), path=paths.linear(), num_steps=2)),
+            num_steps=2,
+            num_bound_times=2,
+        ),
+        real(2),
+    ),
     Entry("mean_flow", mean_flow(TimeMLP((8,), NUM_CLASSES), (2,)), real(2), conditional=True),
     Entry("shortcut", shortcut(TimeMLP((8,)), (2,), num_levels=3, num_steps=2), real(2)),
     Entry(
@@ -304,6 +334,13 @@ ENTRIES = [
         "d3pm",
         d3pm(TokenNet(TimeMLP((8,)), 4, 4, width=2), (3,), transitions.gaussian(4, 3), num_bound_times=2),
         levels(4, 3),
+    ),
+    Entry(
+        "d3pm_absorbing",
+        d3pm(TokenNet(TimeMLP((8,), NUM_CLASSES), 4, 5, width=2), (3,), transitions.absorbing(4, 3), num_bound_times=2),
+        levels(4, 3),
+        adam(0.1, eps=1e-4),
+        conditional=True,
     ),
     Entry(
         "resample",
@@ -328,6 +365,24 @@ ENTRIES = [
             ),
             PATH,
             num_steps=3,
+        ),
+        real(2),
+        conditional=True,
+    ),
+    Entry(
+        "guided_by_a_classifier",
+        resample(
+            classifier_guidance(diffusion(TimeMLP((8,)), (2,), path=PATH), PATH, side_of_the_plane, scale=2.0),
+            PATH,
+            num_steps=3,
+        ),
+        real(2),
+        conditional=True,
+    ),
+    Entry(
+        "probability_flow_estimated",
+        probability_flow(
+            diffusion(TimeMLP((8,), NUM_CLASSES), (2,), path=PATH, num_steps=5), PATH, num_steps=5, num_probes=2
         ),
         real(2),
         conditional=True,

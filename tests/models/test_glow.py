@@ -13,17 +13,24 @@ from tests.bijecting import perturbed
 
 KEY = jax.random.key(0)
 NUM_CLASSES = 2
-SMALL = {"num_steps": 1, "features": 4, "num_classes": NUM_CLASSES}
+SMALL = {"features": 4, "num_classes": NUM_CLASSES}
+SPLINE = rational_quadratic_spline(4, bound=2.0)
 MODELS = {
-    "affine": glow((4, 4, 1), **SMALL),
-    "spline": glow((2, 2, 1), num_scales=1, elementwise=rational_quadratic_spline(4, bound=2.0), **SMALL),
+    "affine": glow((4, 4, 1), num_steps=2, **SMALL),
+    "loop": glow((2, 2, 1), num_steps=2, num_scales=1, unroll=1, **SMALL),
+    "spline": glow((2, 2, 1), num_steps=1, num_scales=1, elementwise=SPLINE, **SMALL),
 }
 
 
-@pytest.mark.parametrize(("name", "given"), [("affine", "labels"), ("affine", "vectors"), ("spline", "labels")])
+@pytest.mark.parametrize(
+    ("name", "given"), [("affine", "labels"), ("affine", "vectors"), ("loop", "labels"), ("spline", "labels")]
+)
 def test_density_of_images_is_that_of_the_jacobian_by_autodiff(name, given):
-    """Logit, steps of two scales, the learned prior and the factoring-out; decoded latents are the images to 1e-4."""
-    model, side = MODELS[name], {"affine": 4, "spline": 2}[name]
+    """Logit, steps of two scales, the learned prior and the factoring-out; decoded latents are the images to 1e-4.
+
+    Of two steps at each scale, with parameters of their own, written out or as a loop; of splines one.
+    """
+    model, side = MODELS[name], {"affine": 4, "loop": 2, "spline": 2}[name]
     x = jax.random.uniform(KEY, (4, side, side, 1))
     cond = jnp.arange(4) % NUM_CLASSES if given == "labels" else jax.random.normal(KEY, (4, NUM_CLASSES))
     params = jax.jit(lambda: perturbed(model.init(jax.random.key(1), Batch(x, cond))[0], 0.2))()

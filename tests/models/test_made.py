@@ -14,6 +14,7 @@ from jaxgen.types import Batch
 from tests.models.sequences import (
     KEY,
     assert_cached_equals_full,
+    assert_completes_upper_rows,
     assert_strictly_triangular,
     assert_sums_to_one,
     derivatives,
@@ -38,6 +39,11 @@ def test_probabilities_sum_to_one():
     points, net = every(4, 4).reshape(-1, 2, 2, 1), MADE(4, (8,), (2, 2, 1))
     model = autoregressive(net, (2, 2, 1), categorical_conditional(4))
     assert_sums_to_one(model, parameters(net, points[:1]), points)
+
+
+def test_a_completed_half_has_the_probabilities_of_the_model():
+    """By enumeration of all lower rows of 2x2 images of three levels."""
+    assert_completes_upper_rows(MADE(3, (16,), (2, 2, 1)), categorical_conditional(3))
 
 
 NET = MADE(2, (16, 16), (5,))

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
 
 from jaxgen.distributions import categorical_conditional, logistic_mixture
 from jaxgen.models.autoregressive.autoregressive import autoregressive, complete
@@ -16,6 +15,7 @@ from jaxgen.nets.pixel_rnn import PixelRNN
 from tests.models.sequences import (
     KEY,
     assert_cached_equals_full,
+    assert_completes_upper_rows,
     assert_strictly_triangular,
     assert_sums_to_one,
     derivatives,
@@ -72,19 +72,10 @@ def test_probabilities_sum_to_one(kind):
     assert_sums_to_one(autoregressive(net, shape, categorical_conditional(4)), parameters(net, points[:1]), points)
 
 
-def test_a_completed_half_has_the_probabilities_of_the_model():
-    """The given row stays, and 20000 lower rows of 2x2 images pass a chi-squared test of p(x) / p(upper row)."""
-    net, points = GatedPixelCNN((2, 2, 1), 3, features=4, depth=1, side=3), every(3, 4).reshape(-1, 2, 2, 1)
-    conditional, params = categorical_conditional(3), parameters(net, points[:1], scale=1.0)
-    p = np.exp(np.asarray(jax.jit(autoregressive(net, (2, 2, 1), conditional).log_prob)(params, points), np.float64))
-    finish = jax.jit(complete(net, (2, 2, 1), conditional))
-    for row in ([0, 1], [2, 0]):
-        x = np.asarray(finish(params, KEY, jnp.tile(jnp.array(row).reshape(1, 1, 2, 1), (20_000, 1, 1, 1))))
-        assert np.all(x[:, 0, :, 0] == row)
-        share = p.reshape(3, 3, 9)[row[0], row[1]]
-        counts = np.bincount(x[:, 1, 0, 0] * 3 + x[:, 1, 1, 0], minlength=9)
-        assert stats.chisquare(counts, 20_000 * share / share.sum()).pvalue > 1e-3
-        assert share.max() > 2 * share.min()
+@kinds
+def test_a_completed_half_has_the_probabilities_of_the_model(kind):
+    """By enumeration of all lower rows of 2x2 images of three levels."""
+    assert_completes_upper_rows(kind((2, 2, 1), 3, features=4, depth=1, side=3), categorical_conditional(3))
 
 
 def test_completions_of_one_upper_half_differ():
@@ -125,6 +116,12 @@ def test_plus_probabilities_sum_to_one():
         points = every(4, 4).reshape(-1, *shape)
         mixture, net = plus(shape, num_scales)
         assert_sums_to_one(autoregressive(net, shape, mixture), parameters(net, points[:1]), points)
+
+
+def test_a_half_completed_by_plus_has_the_probabilities_of_the_model():
+    """By enumeration of all lower rows of 2x2 images of four levels."""
+    mixture, net = plus((2, 2, 1), 2)
+    assert_completes_upper_rows(net, mixture, scale=0.3)
 
 
 def test_bad_input_is_named():

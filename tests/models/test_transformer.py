@@ -17,6 +17,7 @@ from jaxgen.nets.transformer_blocks import GPT2, MODERN
 from tests.models.sequences import (
     KEY,
     assert_cached_equals_full,
+    assert_completes_upper_rows,
     assert_strictly_triangular,
     assert_sums_to_one,
     every,
@@ -182,6 +183,12 @@ def test_samples_have_the_probabilities_of_the_model():
     assert np.all(x[:, :2] == [2, 1])
     share = expected[21:24] / expected[21:24].sum()
     assert stats.chisquare(np.bincount(x[:, 2], minlength=3), 20_000 * share).pvalue > 1e-3
+
+
+@styles
+def test_a_completed_half_of_an_image_has_the_probabilities_of_the_model(style):
+    """By enumeration of all lower rows of 2x2 images of three levels."""
+    assert_completes_upper_rows(net(style, (2, 2, 1)), categorical_conditional(3))
 
 
 def test_bad_input_is_named():

@@ -166,7 +166,8 @@ def autoregressive(net: Causal, shape: Sequence[int], conditional: Conditional, 
 
     Raises:
         ValueError: if the shape has too few axes, the end is no level, or the conditional has no end; when called, if
-            the data is not of an integer type, has another shape or levels that there are not.
+            the data is not of an integer type or, of `log_prob`, has another shape; and, where they are not traced, if
+            there are levels or labels that there are not.
 
     Source: Pixel Recurrent Neural Networks, https://arxiv.org/abs/1601.06759.
     """
@@ -176,11 +177,12 @@ def autoregressive(net: Causal, shape: Sequence[int], conditional: Conditional, 
     over = _over(conditional.ending, end)
 
     def terms(params: Params, key: PRNGKey | None, x: Data, cond: Cond) -> PerExample:
-        x = tokens(x, "autoregressive")
-        output = causal.outputs(net, params, x, cond, key)
+        found = tokens(x, "autoregressive")
+        check_levels(x, conditional.num_levels, "the model")
+        output = causal.outputs(net, params, found, cond, key)
         if over is not None:
-            output = over(output, jnp.pad(x[:, :-1] == end, ((0, 0), (1, 0))))
-        return sum_event(conditional.log_prob(x, output))
+            output = over(output, jnp.pad(found[:, :-1] == end, ((0, 0), (1, 0))))
+        return sum_event(conditional.log_prob(found, output))
 
     def init(key: PRNGKey, batch: Batch) -> tuple[Params, Carry]:
         cond = jax.tree.map(lambda leaf: leaf[:1], batch.cond)
@@ -194,7 +196,6 @@ def autoregressive(net: Causal, shape: Sequence[int], conditional: Conditional, 
     def log_prob(params: Params, x: Data, cond: Cond = None) -> PerExample:
         if x.shape[1:] != tuple(shape):
             raise ValueError(f"expected examples of shape {tuple(shape)}, got {x.shape[1:]}")
-        check_levels(x, conditional.num_levels, "the model")
         return terms(params, None, x, cond)
 
     def sample(params: Params, key: PRNGKey, num: int, cond: Cond = None) -> Data:

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 from jaxgen.core import Model
 from jaxgen.distributions import categorical_conditional, check_levels, stored, sum_event, tokens
 from jaxgen.nets import causal
+from jaxgen.nets.labels import needed
 from jaxgen.nets.made import MADE
 from jaxgen.nets.masked import Degrees, random_degrees
 from jaxgen.samplers.decode import decode
@@ -42,8 +43,8 @@ def made_ensemble(net: MADE, *, num_masks: int, seed: int = 0) -> Model:
         mean of (2), not below that of (3) on average. Every example of `sample` is drawn in an order of its own.
 
     Raises:
-        ValueError: if there is no mask; when called, if the data is not of an integer type, has another shape or levels
-            that there are not.
+        ValueError: if there is no mask; when called, if the data is not of an integer type or, of `log_prob`, has
+            another shape; and, where they are not traced, if there are levels or labels that there are not.
 
     Source: MADE, https://arxiv.org/abs/1502.03509.
     """
@@ -58,6 +59,11 @@ def made_ensemble(net: MADE, *, num_masks: int, seed: int = 0) -> Model:
     def logits(params: Params, x: Data, cond: Cond, masks: Degrees) -> Any:
         return net.apply({"params": params}, x, cond, masks=masks)
 
+    def checked(x: Data) -> Data:
+        found = tokens(x, "made_ensemble")
+        check_levels(x, net.num_levels, "the model")
+        return found
+
     def terms(params: Params, x: Data, cond: Cond, k: Any) -> PerExample:
         """(1)."""
         return sum_event(conditional.log_prob(x, logits(params, x, cond, masks_of(k))))
@@ -70,17 +76,18 @@ def made_ensemble(net: MADE, *, num_masks: int, seed: int = 0) -> Model:
         params: Params, carry: Carry, key: PRNGKey, batch: Batch
     ) -> tuple[Float[Array, ""], tuple[Carry, Metrics]]:
         k = jax.random.randint(key, (), 0, num_masks)
-        return -terms(params, tokens(batch.x, "made_ensemble"), batch.cond, k).mean(), (carry, {})
+        return -terms(params, checked(batch.x), batch.cond, k).mean(), (carry, {})
 
     def log_prob(params: Params, x: Data, cond: Cond = None) -> PerExample:
         if x.shape[1:] != tuple(net.shape):
             raise ValueError(f"expected examples of shape {tuple(net.shape)}, got {x.shape[1:]}")
-        check_levels(x, net.num_levels, "the model")
-        x = tokens(x, "made_ensemble")
+        x = checked(x)
         each = jax.lax.map(lambda k: terms(params, x, cond, k), jnp.arange(num_masks))
         return jax.nn.logsumexp(each, axis=0) - jnp.log(num_masks)
 
     def sample(params: Params, key: PRNGKey, num: int, cond: Cond = None) -> Data:
+        cond = needed(cond, net.num_classes) if net.num_classes else None  # before `map` traces it
+
         def one(inputs: tuple[PRNGKey, Cond]) -> Data:
             key, cond = inputs
             order_key, key = jax.random.split(key)
