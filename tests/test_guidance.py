@@ -276,7 +276,7 @@ def test_labels_out_of_range_are_seen_as_nan():
 
     networks = {TimeMLP((4,), 3): (x, t, cond), Embedding(): (cond,), ResNet(4, 1, 0, 3): (x.reshape(3, 2, 1, 1), cond)}
     for net, inputs in networks.items():
-        out = jax.jit(lambda net=net, inputs=inputs: pure.apply(net, pure.init(net, KEY, *inputs), *inputs))()
+        out = jax.jit(lambda *inputs, net=net: pure.apply(net, pure.init(net, KEY, *inputs), *inputs))(*inputs)
         np.testing.assert_array_equal(jnp.isnan(out).reshape(3, -1).any(1), [True, False, True])
 
 
