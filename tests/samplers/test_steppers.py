@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import itertools
 import pkgutil
 import re
 
@@ -232,8 +233,14 @@ def test_stochastic_steps_to_no_noise_add_none(stepper):
     chex.assert_trees_all_close(x, jnp.full((5, 2), 0.25), rtol=1e-5)
 
 
-@every_path_but_one
-@every_stochastic
+MOMENTS = {  # seconds each: where noise is not the root of 1 - alpha^2, of the one that is told the SDE's g^2
+    f"{path}-{stepper}": (PATHS[path], STOCHASTIC[stepper])
+    for path, stepper in itertools.product(BUT_ONE, STOCHASTIC)
+    if path != "sub_variance_preserving" or stepper == "euler_maruyama"
+}
+
+
+@pytest.mark.parametrize(("path", "stepper"), MOMENTS.values(), ids=MOMENTS)
 def test_stochastic_samples_have_the_moments_of_the_data(path, stepper):
     have_the_moments_of_the_data(path, stepper)
 
