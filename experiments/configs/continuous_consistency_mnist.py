@@ -49,7 +49,7 @@ class Config(images.Config):
     offset: float = 0.1
     """Added to the norm by which the tangent is divided; larger follows the tangent's size more closely."""
     time_mean: float = -1.0
-    """Mean of ln(sigma / alpha) in training; larger for larger images, whose shapes outlast more noise."""
+    """Mean of ln(sigma / alpha) in training."""
     time_scale: float = 1.4
     """Standard deviation of ln(sigma / alpha) in training."""
     num_evaluations: int = 1

@@ -90,5 +90,6 @@ def assert_completes_upper_rows(net, conditional, scale=0.5):
     joint = np.array([p.reshape(num_levels, num_levels, -1)[*row] for row in rows])
     expected = num * joint / joint.sum(1, keepdims=True)
     assert expected.min() > 5
+    assert np.all(expected.max(1) > 2 * expected.min(1))
     assert min(stats.chisquare(*both).pvalue for both in zip(counts, expected, strict=True)) > 1e-3
     assert max(stats.chisquare(*both).pvalue for both in zip(counts, expected[::-1], strict=True)) < 1e-6
