@@ -1,6 +1,6 @@
 """What configs ask of data sets and flags before they build: each refusal is one clear line."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from experiments.config import Config
 from experiments.data import Dataset
 from experiments.errors import UserError
 
-__all__ = ["dtype", "image_shape", "integer_shape", "num_classes", "num_dims", "one_of", "unconditional"]
+__all__ = ["dtype", "image_shape", "integer_shape", "num_classes", "num_dims", "numbers", "one_of", "unconditional"]
 
 T = TypeVar("T")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -100,6 +100,32 @@ def one_of(config: Any, field: str, known: Mapping[str, T]) -> T:
     if given not in known:
         raise UserError(f"--{field.replace('_', '-')} must be one of {', '.join(known)}, got {given!r}")
     return known[given]
+
+
+def numbers(
+    config: Any, field: str, kind: Callable[[str], T], legal: Callable[[tuple[T, ...]], bool], expected: str
+) -> tuple[T, ...]:
+    """The numbers of a field, with commas between.
+
+    Args:
+        config: has the field, a text; none are in an empty one.
+        field: its name.
+        kind: reads a number, `int` or `float`.
+        legal: whether so many and such numbers will do.
+        expected: what will do, for the message.
+
+    Raises:
+        UserError: if they cannot be read or will not do.
+    """
+    text = getattr(config, field)
+    try:
+        found = tuple(kind(part) for part in text.split(",") if text)
+        fit = legal(found)
+    except ValueError:
+        fit = False
+    if not fit:
+        raise UserError(f"--{field.replace('_', '-')} must be {expected}, got {text!r}")
+    return found
 
 
 def dtype(config: Any) -> Any:

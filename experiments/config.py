@@ -59,6 +59,7 @@ class Experiment(NamedTuple):
             from the model's fields.
         likelihood: the model whose likelihood fields are evaluated where it is not `model` itself (the probability
             flow of a diffusion model, say).
+        protocol: what stands in the protocol of the model's own likelihoods (the noise of dequantisation, say).
         likelihood_protocol: what stands in the protocol of `likelihood`'s numbers (the ODE solver and its tolerance).
         sample_from: `(params, key, x) -> x`, samples of chains that start at the data `x`, where a model has chains.
         complete: `(params, key, given [n, k, ...], cond) -> x [n, ...]`, draws of whole examples whose first k rows, or
@@ -70,6 +71,7 @@ class Experiment(NamedTuple):
     model: Model
     tx: optax.GradientTransformation
     evaluations: dict[str, "Evaluation"] = {}  # noqa: RUF012
+    protocol: str = ""
     likelihood: Model | None = None
     likelihood_protocol: str = ""
     sample_from: Callable[..., Any] | None = None

@@ -1,6 +1,7 @@
 """What the configs of images share: fields, a U-Net, images as reals in [-1, 1], and Adam."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from experiments import checks, config
 from experiments.data import Dataset
 from experiments.devices import attend_fused
 from experiments.errors import UserError
-from jaxgen.bijections import affine, scale_shift
+from jaxgen.bijections import Bijection, affine, scale_shift
 from jaxgen.core import Model
 from jaxgen.nets.attention import attend
 from jaxgen.nets.blocks import ADM, DDPM, DDPM_PLUS, NCSN_PLUS, Style
@@ -18,12 +19,27 @@ from jaxgen.nets.resnet import ResNet
 from jaxgen.nets.unet import UNet
 from jaxgen.transforms import dequantize, pull_back, shape_noise, variational_dequantize
 
-__all__ = ["Compute", "Config", "Flow", "Training", "adam", "as_levels", "as_reals", "computed", "forward_mode", "unet"]
+__all__ = [
+    "Compute",
+    "Config",
+    "Flow",
+    "Training",
+    "adam",
+    "as_levels",
+    "as_reals",
+    "computed",
+    "forward_mode",
+    "noise",
+    "said_noise",
+    "unet",
+]
 
 
 STYLES: dict[str, Style] = {"ddpm": DDPM, "ddpm++": DDPM_PLUS, "ncsn++": NCSN_PLUS, "adm": ADM}
 NETWORK = ("data", "channels", "levels", "num_blocks", "multipliers", "attention_at", "style", "conditional")
 """Fields in which a student must agree with its teacher: those that the parameters depend on."""
+UNIFORM = {"dequantization": "uniform"}
+"""What a teacher must have, whose parameters are those of its network alone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +128,7 @@ def unet(
     """
     classes = checks.num_classes(config, dataset)
     num_classes = classes + num_nulls if classes else 0
-    multipliers = _integers(config, "multipliers") or tuple(2**i for i in range(config.levels))
+    multipliers = _integers(config, "multipliers", least=1) or tuple(2**i for i in range(config.levels))
     if len(multipliers) != config.levels:
         raise UserError(f"--multipliers must be {config.levels} numbers, as --levels, got {config.multipliers!r}")
     style = checks.one_of(config, "style", STYLES)
@@ -120,7 +136,7 @@ def unet(
         config.channels,
         multipliers,
         config.num_blocks,
-        _integers(config, "attention_at"),
+        _integers(config, "attention_at", least=0),
         num_classes=num_classes,
         style=style._replace(features=features) if features else style,
         **computed(config),
@@ -142,37 +158,45 @@ def forward_mode(net: Any) -> Any:
     return net.clone(attention=attend)
 
 
-def _integers(config: Config, field: str) -> tuple[int, ...]:
-    """The integers of a field, with commas between."""
-    text = getattr(config, field)
-    try:
-        found = tuple(int(part) for part in text.split(",") if text)
-    except ValueError:
-        found = (-1,)
-    least = 1 if field == "multipliers" else 0
-    if any(number < least for number in found):
-        name = field.replace("_", "-")
-        raise UserError(f"--{name} must be integers of at least {least} with commas between, got {text!r}")
-    return found
+def _integers(config: Config, field: str, *, least: int) -> tuple[int, ...]:
+    expected = f"integers of at least {least} with commas between"
+    return checks.numbers(config, field, int, lambda found: all(number >= least for number in found), expected)
 
 
-def as_reals(model: Model, dataset: Dataset) -> Model:
-    """A model of raw images, of one of reals in [-1, 1]: scaled, with uniform dequantisation."""
-    return dequantize(pull_back(model, affine(-1.0, 2.0)), dataset.num_levels)
+def noise(config: Any, dataset: Dataset, *, features: int, num_blocks: int) -> Bijection | None:
+    """The noise within a pixel's level that a config names: one that a network shapes, or `None`, uniform noise.
 
-
-def as_levels(model: Model, dataset: Dataset, config: Flow) -> Model:
-    """A model of raw images, of a flow of reals in [0, 1), with the noise that the config names.
+    Args:
+        config: has the fields `dequantization` and `conditional`.
+        dataset: images; their labels where the config is conditional.
+        features: channels of the hidden layers of the network.
+        num_blocks: its residual blocks.
 
     Raises:
         UserError: if there is no such noise.
     """
-    shaped = checks.one_of(config, "dequantization", {"uniform": False, "variational": True})
-    if not shaped:
-        return dequantize(model, dataset.num_levels)
+    if not checks.one_of(config, "dequantization", {"uniform": False, "variational": True}):
+        return None
     classes, outputs = checks.num_classes(config, dataset), scale_shift().num_params * dataset.train.x.shape[-1]
-    net = ResNet(config.features, outputs, config.num_blocks, classes, zero_init=True)
-    return variational_dequantize(model, dataset.num_levels, shape_noise(net))
+    return shape_noise(ResNet(features, outputs, num_blocks, classes, zero_init=True))
+
+
+def said_noise(config: Any) -> str:
+    """The part of a protocol that tells the noise within a pixel's level."""
+    return f"{config.dequantization} dequantisation"
+
+
+def as_levels(model: Model, dataset: Dataset, noise: Bijection | None = None, judge: Model | None = None) -> Model:
+    """A model of raw images, of one of reals in [0, 1), with noise that a judge trains, or uniform noise."""
+    if noise is None:
+        return dequantize(model, dataset.num_levels)
+    return variational_dequantize(model, dataset.num_levels, noise, judge=judge)
+
+
+def as_reals(model: Model, dataset: Dataset, noise: Bijection | None = None, judge: Model | None = None) -> Model:
+    """A model of raw images, of one of reals in [-1, 1], with noise that a judge of such trains, or uniform noise."""
+    scaled = functools.partial(pull_back, bijection=affine(-1.0, 2.0))
+    return as_levels(scaled(model), dataset, noise, judge and scaled(judge))
 
 
 def adam(config: Training) -> optax.GradientTransformation:

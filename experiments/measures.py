@@ -125,7 +125,7 @@ def _padded(dataset: Dataset) -> bool:
 def likelihood_rows(setting: Setting) -> Iterator[Row]:
     """Exact likelihoods and bounds, in nats and (integer data of one length) in bits per dimension."""
     experiment = setting.model.run.experiment
-    models = [(experiment.model, "")]
+    models = [(experiment.model, experiment.protocol)]
     if experiment.likelihood is not None:
         models.append((experiment.likelihood, experiment.likelihood_protocol or "of the config's likelihood model"))
     for model, said in models:

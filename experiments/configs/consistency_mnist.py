@@ -68,7 +68,7 @@ def _training(config: Config, net: Any, shape: Any, path: Path) -> tuple[Any, di
     trained, flag = teachers.named(config)
     if trained:
         network = {name: getattr(config, name) for name in images.NETWORK}
-        teachers.check(trained, ("diffusion",), network, needed={"parametrization": "v"}, flag=flag)
+        teachers.check(trained, ("diffusion",), network, needed={"parametrization": "v", **images.UNIFORM}, flag=flag)
     last = config.num_intervals
     if config.teacher:
         teacher = diffusion(net, shape, path=path, parametrization=paths.V)

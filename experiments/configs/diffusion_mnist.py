@@ -46,11 +46,13 @@ PARAMETRIZATIONS: dict[str, tuple[Parametrization, Callable[..., Any] | None]] =
     "trigflow": (paths.trigflow(), slow_features),
 }
 """What a network predicts, and its features of the noise level where they are not those of its style."""
+NOISE = {"features": 16, "num_blocks": 2}
+"""The network that shapes the noise within a pixel's level."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """Fields of guidance, samples and likelihood."""
+    """Fields of guidance, samples and likelihood, and of what training prepares for them."""
 
     sampler: str = "ddim"
     """Sampler: ddim, ddpm, heun, ... (`experiments.samplers` has them all), or dormand_prince for adaptive steps."""
@@ -62,6 +64,8 @@ class Sampling:
     """Error that the sampler dormand_prince allows in a step, relative and absolute."""
     encoder: str = "heun"
     """Sampler of `encode` and `decode`, one without noise: ddim, euler, heun, dpm_solver_2m, unipc, ..."""
+    dequantization: str = "uniform"
+    """Noise within a pixel's level: uniform, or variational, shaped by a network that is trained by the bound."""
     condition_dropout: float = 0.0
     """Share of the labels that are left out in training, so that samples can be guided; 0.1 to 0.2 is usual."""
     guidance: float = 1.0
@@ -105,42 +109,32 @@ def experiment(
     shape = checks.image_shape(dataset, "this diffusion")
     net = network(config, dataset, num_nulls=int(config.condition_dropout > 0))
     sampling = samplers.options(config)
-    model, differentiable = (
-        diffusion(net, shape, path=path, **sampling, **options) for net in (net, images.forward_mode(net))
-    )
-    model = samplers.adaptive(model, path, config)
+    how: dict[str, Any] = {"path": path, **sampling, **options}
+    model = samplers.adaptive(diffusion(net, shape, **how), path, config)
+    differentiable = diffusion(images.forward_mode(net), shape, **how)
     flow = probability_flow(differentiable, path, num_steps=config.likelihood_steps, num_probes=1)
     if config.condition_dropout or config.guidance != 1:
         _check_guided(config)
         model = drop_condition(model, config.condition_dropout, null=dataset.num_classes)
-    said = f"probability flow, {config.likelihood_steps} Runge-Kutta steps even in log-SNR, 1 Hutchinson probe"
+    by = f"probability flow, {config.likelihood_steps} Runge-Kutta steps even in log-SNR, 1 Hutchinson probe"
     if config.guidance != 1:
-        how: dict[str, Any] = {"scale": config.guidance, "interval": _interval(config)}
-        guided = classifier_free_guidance(model, path, null=dataset.num_classes, **how)
+        at: dict[str, Any] = {"scale": config.guidance, "interval": _interval(config)}
+        guided = classifier_free_guidance(model, path, null=dataset.num_classes, **at)
         model = model._replace(sample=samplers.adaptive(resample(guided, path, **sampling), path, config).sample)
+    noise, said = images.noise(config, dataset, **NOISE), images.said_noise(config)
     return Experiment(
-        images.as_reals(model, dataset),
+        images.as_reals(model, dataset, noise, judge=diffusion(net, shape, num_bound_times=1, **how)),
         images.adam(config),
-        likelihood=images.as_reals(flow, dataset),
-        likelihood_protocol=said,
+        protocol=said,
+        likelihood=images.as_reals(flow, dataset, noise),
+        likelihood_protocol=f"{by}, {said}",
     )
 
 
-def _interval(config: Any) -> tuple[float, float] | None:
-    """The noise levels at which samples are guided.
-
-    Raises:
-        UserError: unless they are two numbers, the second above the first.
-    """
-    if not config.guidance_at:
-        return None
-    try:
-        low, high = (float(part) for part in config.guidance_at.split(","))
-    except ValueError:
-        low, high = 1.0, 0.0
-    if not 0 <= low < high:
-        raise UserError(f"--guidance-at must be two noise levels, the higher one last, got {config.guidance_at!r}")
-    return low, high
+def _interval(config: Any) -> tuple[float, ...] | None:
+    """The noise levels between which samples are guided; `None` for all."""
+    legal = lambda found: not found or (len(found) == 2 and 0 <= found[0] < found[1])  # noqa: E731
+    return checks.numbers(config, "guidance_at", float, legal, "two noise levels, the higher one last") or None
 
 
 def _check_guided(config: Any) -> None:

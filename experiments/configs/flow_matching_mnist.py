@@ -20,6 +20,7 @@ from experiments import checks, images, teachers
 from experiments.config import Experiment
 from experiments.configs import diffusion_mnist
 from experiments.data import Dataset
+from experiments.errors import UserError
 from jaxgen import paths
 from jaxgen.models.diffusion.diffusion import diffusion
 
@@ -54,7 +55,10 @@ def build(config: Any, dataset: Dataset) -> Experiment:
     view: dict[str, Any] = {"path": paths.linear(), "parametrization": paths.VELOCITY}
     if not config.teacher:
         return diffusion_mnist.experiment(config, dataset, **view)
-    teachers.check(config.teacher, ("flow_matching",), {name: getattr(config, name) for name in NETWORK})
+    network = {name: getattr(config, name) for name in NETWORK}
+    teachers.check(config.teacher, ("flow_matching",), network, needed=images.UNIFORM)
+    if config.dequantization != "uniform":
+        raise UserError("--teacher excludes --dequantization: the bound that trains the noise is of independent pairs")
     net = images.unet(config, dataset, num_nulls=int(config.condition_dropout > 0))
     shape = checks.image_shape(dataset, "this flow")
     coupling = paths.reflow_coupling(diffusion(net, shape, num_steps=config.teacher_steps, **view))

@@ -46,4 +46,6 @@ def build(config: Config, dataset: Dataset) -> Experiment:
         alpha=config.alpha,
         elementwise=rational_quadratic_spline(config.num_bins) if config.num_bins else scale_shift(),
     )
-    return Experiment(images.as_levels(model, dataset, config), cosine_adam(config, max_norm=1.0))
+    noise = images.noise(config, dataset, features=config.features, num_blocks=config.num_blocks)
+    tx, said = cosine_adam(config, max_norm=1.0), images.said_noise(config)
+    return Experiment(images.as_levels(model, dataset, noise), tx, protocol=said)

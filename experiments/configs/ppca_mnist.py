@@ -39,6 +39,6 @@ def build(config: Config, dataset: Dataset) -> Experiment:
     model = ppca(math.prod(shape), config.num_latents)
     if shape[1:]:
         model = pull_back(model, reshape(shape, (math.prod(shape),)))
-    if dataset.num_levels:
-        model = dequantize(model, dataset.num_levels)
-    return Experiment(model, cosine_adam(config))
+    if not dataset.num_levels:
+        return Experiment(model, cosine_adam(config))
+    return Experiment(dequantize(model, dataset.num_levels), cosine_adam(config), protocol="uniform dequantisation")

@@ -9,8 +9,9 @@ With r uniform on (0, 1)^D, e = ln r - ln(1 - r), and a bijection e = g(v; x, co
          gradient of -E[ln w] with p held fixed
 
 Where g is the identity, q is uniform and all of this is `dequantize`. Where the wrapped loss is -E ln p(y), as that of
-a flow, (4) is -E[ln w] but for the constant D ln L, and both descend its gradient. A diffusion goes on to descend its
-own squared error, while q is drawn towards its bound.
+a flow, (4) is -E[ln w] but for constants, and both descend its gradient. A diffusion goes on to descend its own squared
+error, while q is drawn towards its bound. For all of them the value of the loss is -E[ln w], in nats, and (4) is its
+gradient: a sum of squared errors and ln q says nothing, and rises while q is learned.
 
 Source: Flow++: Improving Flow-Based Generative Models with Variational Dequantization and Architecture Design,
 https://arxiv.org/abs/1902.00275, section 3.1.
@@ -34,7 +35,7 @@ from jaxgen.types import Batch, Carry, Cond, Data, Metrics, Params, PerExample, 
 __all__ = ["shape_noise", "shaped_noise", "variational_dequantize"]
 
 
-def variational_dequantize(model: Model, num_levels: int, noise: Bijection) -> Model:
+def variational_dequantize(model: Model, num_levels: int, noise: Bijection, *, judge: Model | None = None) -> Model:
     """A model of reals in [0, 1) becomes a model of integers, by noise that is learned with it.
 
     Its `log_weight` and `elbo` are the bound (3), from the wrapped model's `log_prob`, or else from its `log_weight`
@@ -42,9 +43,9 @@ def variational_dequantize(model: Model, num_levels: int, noise: Bijection) -> M
     `energy` and `score` are `None`. Samples and decoded data are floor(L y), clipped to the levels, `uint8`; they do
     not depend on q. `core.importance_bound` closes what is left between the bound and ln P(x).
 
-    For q the loss (4) takes the wrapped model's `log_prob`, or else its `elbo`, or else its `log_weight`, at every
-    step. A probability flow makes that dear: train with the diffusion wrapped, whose bound costs a few evaluations of
-    its network, and evaluate with `probability_flow` of it wrapped, by the same parameters.
+    For q the loss (4) takes the judge's `log_prob`, or else its `elbo`, or else its `log_weight`, at every step. A
+    probability flow makes that dear: train with the diffusion wrapped, and one of `num_bound_times=1` as the judge, an
+    evaluation of the network a step, and evaluate with `probability_flow` of it wrapped, by the same parameters.
 
     Args:
         model: a model of reals in [0, 1).
@@ -52,19 +53,21 @@ def variational_dequantize(model: Model, num_levels: int, noise: Bijection) -> M
         noise: g of (1), a bijection of reals like x, such as `shape_noise(net)` or a chain of couplings. Its condition
             is `Batch((2 x + 1) / L - 1, cond)`. What starts as the identity starts from uniform noise. Noise comes no
             nearer to 0 or 1 than 2^-15.
+        judge: a model of the same reals and parameters, by whose likelihood q is trained, where that of the model costs
+            more than a step of training should; the model itself by default.
 
     Returns:
         A `Model` of integers 0, ..., L - 1, with parameters `{"model": ..., "noise": ...}`; the metrics are the wrapped
-        model's and `bound`, the mean of (3) in nats.
+        model's, its loss among them as `model_loss`.
 
     Raises:
-        ValueError: if L is out of range, or the model has no `log_prob`, `elbo` or `log_weight`; when called, if the
+        ValueError: if L is out of range, or the judge has no `log_prob`, `elbo` or `log_weight`; when called, if the
             data is not of an integer type.
 
     Source: https://arxiv.org/abs/1902.00275, section 3.1.
     """
     cells.check_levels(num_levels)
-    density = _density(model)
+    density = _density(model if judge is None else judge)
 
     def noisy(params: Params, key: PRNGKey, x: Data, cond: Cond) -> tuple[Data, PerExample]:
         context = Batch(2 * cells.place(x, 0.5, num_levels) - 1, cond)
@@ -80,15 +83,16 @@ def variational_dequantize(model: Model, num_levels: int, noise: Bijection) -> M
         return params, carry
 
     def loss(params: Params, carry: Carry, key: PRNGKey, batch: Batch) -> tuple[Any, tuple[Carry, Metrics]]:
-        """(4); the value of ln p(y) is taken out again, its gradient stays."""
+        """The gradient of (4) with the value of -ln w."""
         noise_key, density_key, key = jax.random.split(key, 3)
         fixed, (x, cond) = jax.lax.stop_gradient, batch
         y, log_noise = noisy(params, noise_key, x, cond)
         own, (carry, metrics) = model.loss(params["model"], carry, key, Batch(fixed(y), cond))
         log_density = density(fixed(params["model"]), density_key, y, cond)
-        bound = (log_density - log_noise).mean() - math.prod(x.shape[1:]) * math.log(num_levels)
-        change = (log_noise - log_density + fixed(log_density)).mean()
-        return own + change, (carry, {**metrics, "bound": bound})
+        gap = (log_noise - log_density).mean()
+        value = fixed(gap) + math.prod(x.shape[1:]) * math.log(num_levels)
+        moving = own + gap
+        return value + moving - fixed(moving), (carry, {**metrics, "model_loss": own})
 
     return cells.of_integers(model, num_levels, noisy, lambda params: params["model"], init=init, loss=loss)
 
