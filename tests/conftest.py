@@ -1,7 +1,9 @@
 """Eight CPU devices for every test, quick compilation, and annotations checked while the tests run."""
 
+import gc
 import os
 
+import pytest
 from jaxtyping import install_import_hook
 
 FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
@@ -9,3 +11,13 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 
 install_import_hook("jaxgen", "beartype.beartype")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_programs():
+    """Compiled programs are forgotten with their file: beside thousands of them, all that follows takes longer."""
+    yield
+    import jax
+
+    jax.clear_caches()
+    gc.collect()

@@ -21,6 +21,11 @@ from jaxgen.distributions import (
 KEY = jax.random.key(0)
 
 
+def compiled(density):
+    """The same density, its two functions compiled."""
+    return density._replace(log_prob=jax.jit(density.log_prob), sample=jax.jit(density.sample))
+
+
 def mu_law(v, mu=255.0):
     """In float64."""
     return np.sign(v) * np.log1p(mu * np.abs(v)) / np.log1p(mu)
@@ -71,12 +76,12 @@ def test_the_mu_law_and_its_cells():
 @pytest.mark.parametrize("spread", [0.5, 3.0, 30.0])
 def test_sums_to_one_over_256_values(spread):
     """For narrow, wide and far mixtures, most of them partly off the ends; gradients stay finite."""
-    mixture = logistic_mixture(256, 5)
+    mixture = compiled(logistic_mixture(256, 5))
     output = spread * jax.random.normal(KEY, (20, 1, mixture.num_outputs))
     levels = jnp.arange(256)[None]
     log_prob = lambda output: mixture.log_prob(jnp.tile(levels, (20, 1)), jnp.tile(output, (1, 256, 1)))  # noqa: E731
     np.testing.assert_allclose(np.exp(np.asarray(log_prob(output), np.float64)).sum(1), 1, atol=1e-4)
-    assert np.isfinite(jax.grad(lambda output: log_prob(output).sum())(output)).all()
+    assert np.isfinite(jax.jit(jax.grad(lambda output: log_prob(output).sum()))(output)).all()
 
 
 def test_sixteen_bits_may_be_narrow():
@@ -103,19 +108,19 @@ def test_companded_sixteen_bits():
 @pytest.mark.parametrize("num_levels", [8, 9], ids=["even", "odd"])
 def test_companded_samples_are_of_their_probabilities(num_levels):
     """50000 samples by a chi-squared test, those that fall outside of [-1, 1] among them; gradients are finite."""
-    mixture = logistic_mixture(num_levels, 2, companding=255.0)
+    mixture = compiled(logistic_mixture(num_levels, 2, companding=255.0))
     output = jax.random.normal(jax.random.key(3), (6,)).at[4:].add(-1.0)
     log_prob = lambda output: mixture.log_prob(jnp.arange(num_levels), jnp.tile(output, (num_levels, 1)))  # noqa: E731
     p = np.exp(np.asarray(log_prob(output), np.float64))
     np.testing.assert_allclose(p.sum(), 1, atol=1e-5)
     x = np.asarray(mixture.sample(KEY, jnp.tile(output, (50_000, 1))))
     assert stats.chisquare(np.bincount(x, minlength=num_levels), 50_000 * p / p.sum()).pvalue > 1e-3
-    assert np.isfinite(jax.grad(lambda output: log_prob(output).sum())(output)).all()
+    assert np.isfinite(jax.jit(jax.grad(lambda output: log_prob(output).sum()))(output)).all()
 
 
 def test_pixels_of_three_channels():
     """All 64 pixels of four levels sum to one; channels depend on one another; 50000 samples by a chi-squared test."""
-    mixture = logistic_mixture(4, 2, num_channels=3)
+    mixture = compiled(logistic_mixture(4, 2, num_channels=3))
     assert mixture.num_outputs == 2 * 10
     output = jax.random.normal(jax.random.key(1), (20,))
     pixels = np.array(list(itertools.product(range(4), repeat=3)))
@@ -138,15 +143,15 @@ def test_channels_come_in_their_order():
     def marginal(output):
         return jnp.exp(mixture.log_prob(pixels, jnp.tile(output, (27, 1)))).reshape(9, 3).sum(1)
 
-    by_output = np.abs(np.asarray(jax.jacobian(marginal)(output))).sum(0)
+    by_output = np.abs(np.asarray(jax.jit(jax.jacobian(marginal))(output))).sum(0)
     np.testing.assert_allclose(by_output[[3, 6, 8, 9]], 0, atol=1e-5)  # mean, scale and two coefficients of the third
     assert by_output[[1, 2, 4, 5, 7]].min() > 1e-3
 
 
 def test_an_end_of_its_own():
     """The end has scipy's sigmoid, the levels share the rest as before, and 50000 samples pass a chi-squared test."""
-    inner = logistic_mixture(5, 2)
-    density, output = with_end(inner), jax.random.normal(jax.random.key(2), (7,))
+    inner = compiled(logistic_mixture(5, 2))
+    density, output = compiled(with_end(inner)), jax.random.normal(jax.random.key(2), (7,))
     assert (density.num_levels, density.num_outputs) == (6, 7)
     logs = np.asarray(density.log_prob(jnp.arange(6), jnp.tile(output, (6, 1))), np.float64)
     np.testing.assert_allclose(np.exp(logs[5]), special.expit(output[0] - np.log(5)), rtol=1e-5)
@@ -180,12 +185,12 @@ def test_an_end_that_is_certain_or_impossible(inner):
         ended = density.ending(jnp.tile(output, (3, 1)), end=5, certain=certain, impossible=impossible)
         return density.log_prob(every, jnp.tile(ended, (6, 1, 1)))
 
-    found = np.asarray(logs(output))
+    found = np.asarray(jax.jit(logs)(output))
     within = inner.log_prob(jnp.arange(5), jnp.tile(output[1:], (5, 1)))
     np.testing.assert_array_equal(found[:, 0], [-np.inf] * 5 + [0])
     np.testing.assert_allclose(found[:, 1], [*within, -np.inf], rtol=1e-5)
     np.testing.assert_allclose(found[:, 2], density.log_prob(jnp.arange(6), jnp.tile(output, (6, 1))), rtol=1e-5)
-    finite = jax.grad(lambda output: jnp.where(np.isfinite(found), logs(output), 0).sum())(output)
+    finite = jax.jit(jax.grad(lambda output: jnp.where(np.isfinite(found), logs(output), 0).sum()))(output)
     assert np.isfinite(finite).all()
 
 

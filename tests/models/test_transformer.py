@@ -1,5 +1,6 @@
 """Transformers against autodiff, enumeration, their own full pass, and GPT-2 and Llama of the transformers library."""
 
+import functools
 import math
 import pathlib
 
@@ -226,7 +227,7 @@ def test_in_bfloat16_parameters_and_logits_stay_float32(style):
     half = exact.clone(dtype=jnp.bfloat16)
     shapes = jax.eval_shape(lambda: causal.init(half, KEY, tokens, None))
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
-    ours, expected = (causal.outputs(each, params, tokens, None) for each in (half, exact))
+    ours, expected = jax.jit(lambda: [causal.outputs(each, params, tokens, None) for each in (half, exact)])()
     assert ours.dtype == jnp.float32
     error = float(jnp.linalg.norm(ours - expected) / jnp.linalg.norm(expected))
     assert 1e-4 < error < 3e-2  # 8 bits of each number, and a few sums
@@ -237,9 +238,12 @@ def test_in_bfloat16_the_cached_conditionals_are_those_of_the_full_pass(style):
     """To the 8 bits of the keys and values that are kept: sums of 8 numbers are off by a percent at most."""
     half, tokens = net(style, (6,), dtype=jnp.bfloat16), jax.random.randint(KEY, (4, 6), 0, 3)
     params = parameters(half, tokens)
-    full, state = causal.outputs(half, params, tokens, None), causal.start(half, params, tokens[:, 0], None)
+    full, state = jax.jit(
+        lambda: (causal.outputs(half, params, tokens, None), causal.start(half, params, tokens[:, 0], None))
+    )()
+    step = jax.jit(functools.partial(causal.step, half, params))
     for position in range(6):
         before = tokens[:, max(position - 1, 0)]
-        state, output = causal.step(half, params, state, before, jnp.asarray(position))
+        state, output = step(state, before, jnp.asarray(position))
         assert output.dtype == jnp.float32
         np.testing.assert_allclose(output, full[:, position], atol=0.02 * float(jnp.abs(full).max()))

@@ -88,39 +88,51 @@ TOLD = pytest.mark.parametrize(
 )
 
 
-def spoken(conditional, length, frames, over):
-    """A network told when the sound is over, in which sample that is, and what it is told."""
-    sound = net(length, 4, conditional.num_outputs, num_local=2, ending=functools.partial(conditional.ending, end=3))
-    told = jax.nn.one_hot((jnp.arange(frames) < over).astype(jnp.int32), 2)
-    return sound, lambda n: (None, jnp.tile(told, (n, 1, 1)))
+def spoken(conditional, length):
+    """A network told when the sound is over."""
+    return net(length, 4, conditional.num_outputs, num_local=2, ending=functools.partial(conditional.ending, end=3))
+
+
+def over_at(frame, frames, num):
+    """What it is told of sounds that are over at a frame."""
+    told = jax.nn.one_hot((jnp.arange(frames) < frame).astype(jnp.int32), 2)
+    return None, jnp.tile(told, (num, 1, 1))
+
+
+@functools.cache
+def short_sounds(conditional):
+    """The model of six samples, compiled: its parameters, ln p of points, and the gradient of their sum."""
+    sound = spoken(conditional, 6)
+    params = parameters(sound, jnp.zeros((1, 6), jnp.int32), over_at(0, 3, 1))
+    log_prob = autoregressive(sound, (6,), conditional, end=3).log_prob
+    return params, jax.jit(log_prob), jax.jit(jax.grad(lambda *args: log_prob(*args).sum()))
 
 
 @TOLD
 @pytest.mark.parametrize("over", [0, 1, 2, 3])
 def test_an_end_comes_when_it_is_told(over, conditional):
     """Enumeration: all sounds of six samples whose ends stand in the last frame, of two, that is not over, or after."""
-    sound, told = spoken(conditional, 6, 3, over)
-    points, params = every(4, 6), parameters(sound, jnp.zeros((1, 6), jnp.int32), told(1))
-    model = autoregressive(sound, (6,), conditional, end=3)
-    p = np.exp(jax.jit(model.log_prob)(params, points, told(len(points))))
+    (params, log_prob, gradient), points = short_sounds(conditional), every(4, 6)
+    told = over_at(over, 3, len(points))
+    p = np.exp(log_prob(params, points, told))
     ends = np.asarray(points) == 3
     first = np.where(ends.any(1), ends.argmax(1), 6)
     stays = np.array([row[n:].all() for row, n in zip(ends, first, strict=True)])
     last = max(2 * (over - 1), 0)
     np.testing.assert_array_equal(p > 0, stays & (last <= first) & (first <= 2 * over))
     np.testing.assert_allclose(p.sum(), 1, rtol=1e-5)
-    gradient = jax.grad(lambda params: model.log_prob(params, points[p > 0], told(int((p > 0).sum()))).sum())(params)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+    possible = points[np.resize(np.flatnonzero(p > 0), len(points))]  # each of them, again and again
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient(params, possible, told)))
 
 
 @TOLD
 def test_ends_when_decoded_are_those_of_the_full_pass(conditional):
-    sound, told = spoken(conditional, 12, 6, 4)
+    sound, two = spoken(conditional, 12), over_at(4, 6, 2)
     x = jax.random.randint(KEY, (2, 12), 0, 3)
-    params = parameters(sound, x, told(2))
-    full = causal.outputs(sound, params, x, told(2))
+    params = parameters(sound, x, two)
+    full = jax.jit(lambda: causal.outputs(sound, params, x, two))()
     model = autoregressive(sound, (12,), conditional, end=3)
-    drawn = np.asarray(model.sample(params, KEY, 200, told(200)))
+    drawn = np.asarray(jax.jit(model.sample, static_argnums=2)(params, KEY, 200, over_at(4, 6, 200)))
     first = (drawn == 3).argmax(1)
     assert (np.isinf(full).any(-1) == (np.arange(12) // 2 != 3)).all()
     assert ((drawn == 3).any(1) & (first >= 6) & (first <= 8)).all()
