@@ -58,7 +58,7 @@ def build(config: Any, dataset: Dataset) -> Experiment:
     network = {name: getattr(config, name) for name in NETWORK}
     teachers.check(config.teacher, ("flow_matching",), network, needed=images.UNIFORM)
     if config.dequantization != "uniform":
-        raise UserError("--teacher excludes --dequantization: the bound that trains the noise is of independent pairs")
+        raise UserError("--teacher excludes --dequantization variational: its bound is of independent pairs")
     net = images.unet(config, dataset, num_nulls=int(config.condition_dropout > 0))
     shape = checks.image_shape(dataset, "this flow")
     coupling = paths.reflow_coupling(diffusion(net, shape, num_steps=config.teacher_steps, **view))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import checkpoints, runs, train, trained
+from experiments import checkpoints, configs, data, runs, train, trained
 from experiments.errors import UserError
 
 SIZES = ["--channels", "4", "--levels", "1", "--batch-size", "8", "--parallel", "jit"]
@@ -137,3 +137,27 @@ def test_a_teacher_that_does_not_fit_is_refused(teacher, tmp_path, flags, messag
 def test_a_run_of_another_config_is_no_teacher(plain_run, tmp_path):
     with pytest.raises(UserError, match="is a run of known_digits: expected one of diffusion"):
         train.main(["consistency_digits", "--workdir", str(tmp_path / "run"), "--teacher", str(plain_run)])
+
+
+@pytest.mark.parametrize(
+    ("name", "of", "fields"),
+    [
+        ("consistency_digits", "diffusion_digits", {}),
+        ("continuous_consistency_digits", "diffusion_digits", {}),
+        ("flow_matching_digits", "flow_matching_digits", {}),
+        ("flow_matching_digits", "flow_matching_digits", {"dequantization": "variational"}),
+    ],
+)
+def test_a_teacher_has_no_noise_of_its_own(tmp_path, name, of, fields):
+    """Its parameters would not be those of the network alone."""
+    runs.claim(tmp_path, of, configs.load(of).Config(dequantization="variational"))
+    config = configs.load(name).Config(teacher=str(tmp_path), **fields)
+    with pytest.raises(UserError, match="has dequantization='variational': expected a run with dequantization='unif"):
+        configs.load(name).build(config, data.load(config.data))
+
+
+def test_reflow_has_no_bound_to_learn_noise_from(tmp_path):
+    module = configs.load("flow_matching_digits")
+    runs.claim(tmp_path, "flow_matching_digits", module.Config())
+    with pytest.raises(UserError, match="--teacher excludes --dequantization variational: its bound is of independent"):
+        module.build(module.Config(teacher=str(tmp_path), dequantization="variational"), data.load("digits"))
