@@ -108,7 +108,7 @@ def numbers(
     """The numbers of a field, with commas between.
 
     Args:
-        config: has the field, a text; none are in an empty one.
+        config: has the field, a text; an empty one has none.
         field: its name.
         kind: reads a number, `int` or `float`.
         legal: whether so many and such numbers will do.

@@ -8,9 +8,11 @@ from typing import Any
 import optax
 
 from experiments import checks, config
+from experiments.config import Experiment
 from experiments.data import Dataset
 from experiments.devices import attend_fused
 from experiments.errors import UserError
+from experiments.optimizers import cosine_adam
 from jaxgen.bijections import Bijection, affine, scale_shift
 from jaxgen.core import Model
 from jaxgen.nets.attention import attend
@@ -28,9 +30,10 @@ __all__ = [
     "as_levels",
     "as_reals",
     "computed",
+    "flow_experiment",
     "forward_mode",
-    "noise",
-    "said_noise",
+    "learned_noise",
+    "noise_protocol",
     "unet",
 ]
 
@@ -163,7 +166,7 @@ def _integers(config: Config, field: str, *, least: int) -> tuple[int, ...]:
     return checks.numbers(config, field, int, lambda found: all(number >= least for number in found), expected)
 
 
-def noise(config: Any, dataset: Dataset, *, features: int, num_blocks: int) -> Bijection | None:
+def learned_noise(config: Any, dataset: Dataset, *, features: int, num_blocks: int) -> Bijection | None:
     """The noise within a pixel's level that a config names: one that a network shapes, or `None`, uniform noise.
 
     Args:
@@ -181,24 +184,35 @@ def noise(config: Any, dataset: Dataset, *, features: int, num_blocks: int) -> B
     return shape_noise(ResNet(features, outputs, num_blocks, classes, zero_init=True))
 
 
-def said_noise(config: Any) -> str:
+def noise_protocol(config: Any) -> str:
     """The part of a protocol that tells the noise within a pixel's level."""
     return f"{config.dequantization} dequantisation"
 
 
 def as_levels(model: Model, dataset: Dataset, noise: Bijection | None = None, judge: Model | None = None) -> Model:
-    """A model of raw images, of one of reals in [0, 1), with noise that a judge trains, or uniform noise."""
+    """A model of raw images, of one of reals in [0, 1): with noise that is learned by a judge, or uniform noise."""
     if noise is None:
         return dequantize(model, dataset.num_levels)
     return variational_dequantize(model, dataset.num_levels, noise, judge=judge)
 
 
 def as_reals(model: Model, dataset: Dataset, noise: Bijection | None = None, judge: Model | None = None) -> Model:
-    """A model of raw images, of one of reals in [-1, 1], with noise that a judge of such trains, or uniform noise."""
+    """The same of a model, and a judge, of reals in [-1, 1]."""
     scaled = functools.partial(pull_back, bijection=affine(-1.0, 2.0))
     return as_levels(scaled(model), dataset, noise, judge and scaled(judge))
 
 
-def adam(config: Training) -> optax.GradientTransformation:
-    """Adam at a constant step size, gradients clipped to norm 1."""
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(config.learning_rate))
+def adam(config: Training, noise: Bijection | None = None) -> optax.GradientTransformation:
+    """Adam at a constant step size, gradients clipped to norm 1; those of learned noise by themselves.
+
+    They are of nats of a whole image, beside which those of a squared error of its pixels are small.
+    """
+    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(config.learning_rate))
+    return tx if noise is None else optax.partition({"model": tx, "noise": tx}, {"model": "model", "noise": "noise"})
+
+
+def flow_experiment(model: Model, dataset: Dataset, config: Flow) -> Experiment:
+    """The experiment of a flow of images in [0, 1), with the noise and the optimiser that its config names."""
+    noise = learned_noise(config, dataset, features=config.features, num_blocks=config.num_blocks)
+    tx = cosine_adam(config, max_norm=1.0)
+    return Experiment(as_levels(model, dataset, noise), tx, protocol=noise_protocol(config))

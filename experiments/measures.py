@@ -104,11 +104,11 @@ def _given(examples: Split) -> str:
     return "label" if examples.cond is not None and examples.cond.ndim == 1 else "source"
 
 
-def _bounds(model: Model, setting: Setting, said: str) -> Iterator[tuple[str, str, Callable[..., Any]]]:
+def _bounds(model: Model, setting: Setting, exact: str, said: str) -> Iterator[tuple[str, str, Callable[..., Any]]]:
     """Name, protocol and function of every likelihood field that is there."""
     k, given = setting.importance_samples, f", {said}" if said else ""
     if (log_prob := model.log_prob) is not None:
-        how = said or "exact"
+        how = ", ".join(part for part in (exact, said) if part)
         yield "log-likelihood", how, lambda params, key, x, cond: log_prob(params, x, cond)
     if model.log_weight is not None:
         how = f"lower bound, importance weighted, k = {k}{given}"
@@ -125,11 +125,11 @@ def _padded(dataset: Dataset) -> bool:
 def likelihood_rows(setting: Setting) -> Iterator[Row]:
     """Exact likelihoods and bounds, in nats and (integer data of one length) in bits per dimension."""
     experiment = setting.model.run.experiment
-    models = [(experiment.model, experiment.protocol)]
+    models = [(experiment.model, "exact", experiment.protocol)]
     if experiment.likelihood is not None:
-        models.append((experiment.likelihood, experiment.likelihood_protocol or "of the config's likelihood model"))
-    for model, said in models:
-        for name, how, function in _bounds(model, setting, said):
+        models.append((experiment.likelihood, "", experiment.likelihood_protocol or "of the config's likelihood model"))
+    for model, exact, said in models:
+        for name, how, function in _bounds(model, setting, exact, said):
             how += f", given the {_given(setting.examples)}" if setting.examples.cond is not None else ""
             values = trained.over_batches(
                 function, setting.model.params, setting.examples, seed=setting.seed, options=setting.options

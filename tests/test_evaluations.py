@@ -8,6 +8,7 @@ import pytest
 from flax import linen as nn
 
 from jaxgen import paths
+from jaxgen.bijections import affine
 from jaxgen.models.diffusion.consistency import consistency
 from jaxgen.models.diffusion.continuous_consistency import continuous_consistency
 from jaxgen.models.diffusion.d3pm import d3pm
@@ -16,6 +17,7 @@ from jaxgen.models.diffusion.masked_diffusion import masked_diffusion
 from jaxgen.models.diffusion.mean_flow import mean_flow
 from jaxgen.models.diffusion.shortcut import shortcut
 from jaxgen.models.diffusion.vdm import vdm
+from jaxgen.nets.mlp import MLP
 from jaxgen.paths import transitions
 from jaxgen.samplers import jump
 from jaxgen.samplers.churn import churned
@@ -24,7 +26,14 @@ from jaxgen.samplers.edit import condition, inpaint
 from jaxgen.samplers.heun import heun
 from jaxgen.samplers.loop import integrate
 from jaxgen.samplers.renoise import renoise
-from jaxgen.transforms import classifier_free_guidance, probability_flow, resample
+from jaxgen.transforms import (
+    classifier_free_guidance,
+    probability_flow,
+    pull_back,
+    resample,
+    shape_noise,
+    variational_dequantize,
+)
 from jaxgen.types import Batch
 
 KEY, PATH, X, LEVELS = jax.random.key(0), paths.cosine(), jnp.ones((2, 3)), 4
@@ -143,3 +152,17 @@ def test_evaluations_of_guidance():
     """One, of a batch of twice the size."""
     use = lambda count: of_score(count, classifier_free_guidance, null=1, scale=2.0)  # noqa: E731
     assert calls(lambda count: use(count).score({}, X, 0.5, jnp.zeros(2))) == [(4, 3)]
+
+
+def test_a_judge_of_one_time_costs_one_evaluation_a_step():
+    """Besides that of the loss itself; as its own judge the model takes the eight of its bound."""
+
+    def wrapped(count, num_judged):
+        of = lambda num: pull_back(diffusion(Net(count), (3,), path=PATH, num_bound_times=num), affine(-1.0, 2.0))  # noqa: E731
+        judge = of(num_judged) if num_judged else None
+        return variational_dequantize(of(8), LEVELS, shape_noise(MLP((4,), 6)), judge=judge)
+
+    params, batch = wrapped(lambda x: None, 0).init(KEY, Batch(TOKENS))[0], Batch(TOKENS)
+    for num_judged, expected in ((1, 1), (0, 8)):
+        loss = lambda count, num=num_judged: wrapped(count, num).loss(params, (), KEY, batch)[0]  # noqa: E731
+        assert len(calls(loss)) == 1 + expected

@@ -27,7 +27,7 @@ VARIANTS = (  # these use the batch, their keys and their carry as another entry
     *("ffjord", "residual_flow", "image_transformer", "made", "made_ensemble", "pixel_cnn", "gated_pixel_cnn"),
     *("pixel_rnn", "pixel_cnn_plus", "wavenet", "transformer", "glow"),
     *("continuous_consistency_distilled", "rectified_flow", "d3pm_absorbing", "guided_by_a_classifier"),
-    "probability_flow_estimated",
+    *("probability_flow_estimated", "variational_dequantize_judged"),
 )
 MODELS = {name: entry for name, entry in ZOO.items() if name not in VARIANTS}
 every_model = pytest.mark.parametrize("entry", MODELS.values(), ids=MODELS, scope="module")  # one after another
@@ -99,7 +99,9 @@ def test_mesh_of_eight_equals_one_device(entry):
     equals_one_device(entry.name, "mesh")
 
 
-@pytest.mark.parametrize("name", ["mean_flow", "shortcut", "guided", "residual_flow", "transformer"])
+@pytest.mark.parametrize(
+    "name", ["mean_flow", "shortcut", "guided", "variational_dequantize_judged", "residual_flow", "transformer"]
+)
 def test_one_step_of_a_variant_on_eight_devices(name):
     """Parameters, optimiser, carry and metrics are those of one device; no more, for the sake of time."""
     assert_equal_to_rounding(plain(canonical(name, "mesh", 1)), plain(canonical(name, "single", 1)))

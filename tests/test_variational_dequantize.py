@@ -264,6 +264,10 @@ def test_one_set_of_parameters_serves_a_diffusion_and_its_flow():
     params, _ = jax.jit(wrap(inner).init)(KEY, batch)
     value_and_grad = jax.jit(jax.value_and_grad(wrap(inner).loss, has_aux=True))
     (loss, (_, metrics)), grads = value_and_grad(params, (), KEY, batch)
+    keys = jax.random.split(KEY, 1000)
+    losses = jax.jit(jax.vmap(lambda key: wrap(inner).loss(params, (), key, batch)[0]))(keys)
+    bounds = jax.jit(jax.vmap(lambda key: wrap(inner).elbo(params, key, *batch).mean()))(keys)
+    assert abs(losses.mean() + bounds.mean()) < 4 * np.sqrt((losses.var() + bounds.var()) / 1000)
     assert all(jnp.abs(grads["noise"]["Dense_1"]["kernel"]).sum(0) > 0)
     assert np.isfinite(loss + metrics["model_loss"])
     flow = wrap(probability_flow(inner, path, num_steps=4))
@@ -271,18 +275,22 @@ def test_one_set_of_parameters_serves_a_diffusion_and_its_flow():
 
 
 def test_a_judge_trains_the_noise_and_nothing_else():
-    """The noise has the gradient that the judge would give it as its model, and the loss the value, its mean weight."""
-    flow, noise, x = normal_model(), shape_noise(MLP((8,), 4)), jnp.asarray(POINTS)
-    other = flow._replace(log_prob=lambda params, y, cond=None: 3 * stats_log_prob(y))
+    """Value, and gradient of the noise, are those of the judge as the model; the gradient of the model is its own."""
+    flow, noise = pull_back(real_nvp(2, num_layers=1, features=(8,)), b.affine(-1, 2)), shape_noise(MLP((8,), 4))
+    batch = Batch(jnp.asarray(POINTS))
+    other = flow._replace(log_prob=lambda params, y, cond=None: 3 * flow.log_prob(params, y, cond))
     params = random_params(variational_dequantize(flow, LEVELS, noise), POINTS)
 
     def judged(model, judge=None):
         wrapped = variational_dequantize(model, LEVELS, noise, judge=judge)
-        return jax.jit(jax.value_and_grad(lambda params: wrapped.loss(params, (), KEY, Batch(x))[0]))(params)
+        return jax.jit(jax.value_and_grad(lambda params: wrapped.loss(params, (), KEY, batch)[0]))(params)
 
-    own, by_itself, by_other = judged(other), judged(flow), judged(flow, other)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), by_other, own)
-    assert min(jax.tree.leaves(jax.tree.map(lambda a, b: abs(a - b).max(), by_itself, by_other))) > 0.01
+    (value, by_other), (as_model, own), (_, by_itself) = judged(flow, other), judged(other), judged(flow)
+    assert value == pytest.approx(as_model)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)  # noqa: E731
+    jax.tree.map(close, by_other["noise"], own["noise"])
+    jax.tree.map(close, by_other["model"], by_itself["model"])
+    assert min(jax.tree.leaves(jax.tree.map(lambda a, b: abs(a - b).max(), by_itself["noise"], own["noise"]))) > 0.01
 
 
 def test_uniform_density_needs_log2_of_the_levels_bits_per_dim():
@@ -301,6 +309,12 @@ def test_uniform_density_needs_log2_of_the_levels_bits_per_dim():
     [
         (lambda: variational_dequantize(normal_model(), 257, correlated()), "257"),
         (lambda: variational_dequantize(normal_model()._replace(log_prob=None), 4, correlated()), "log_prob, elbo"),
+        (
+            lambda: variational_dequantize(
+                normal_model(), 4, correlated(), judge=normal_model()._replace(log_prob=None)
+            ),
+            "needs a judge with log_prob, elbo",
+        ),
         (
             lambda: variational_dequantize(normal_model(), 4, correlated()).init(KEY, Batch(jnp.zeros((2, 2)))),
             "integers 0, ..., 3, got data of type float32",

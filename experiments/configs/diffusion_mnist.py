@@ -109,25 +109,25 @@ def experiment(
     shape = checks.image_shape(dataset, "this diffusion")
     net = network(config, dataset, num_nulls=int(config.condition_dropout > 0))
     sampling = samplers.options(config)
-    how: dict[str, Any] = {"path": path, **sampling, **options}
-    model = samplers.adaptive(diffusion(net, shape, **how), path, config)
-    differentiable = diffusion(images.forward_mode(net), shape, **how)
+    options |= {"path": path, **sampling}
+    model = samplers.adaptive(diffusion(net, shape, **options), path, config)
+    differentiable = diffusion(images.forward_mode(net), shape, **options)
     flow = probability_flow(differentiable, path, num_steps=config.likelihood_steps, num_probes=1)
     if config.condition_dropout or config.guidance != 1:
         _check_guided(config)
         model = drop_condition(model, config.condition_dropout, null=dataset.num_classes)
-    by = f"probability flow, {config.likelihood_steps} Runge-Kutta steps even in log-SNR, 1 Hutchinson probe"
+    solver = f"probability flow, {config.likelihood_steps} Runge-Kutta steps even in log-SNR, 1 Hutchinson probe"
     if config.guidance != 1:
-        at: dict[str, Any] = {"scale": config.guidance, "interval": _interval(config)}
-        guided = classifier_free_guidance(model, path, null=dataset.num_classes, **at)
+        guiding: dict[str, Any] = {"scale": config.guidance, "interval": _interval(config)}
+        guided = classifier_free_guidance(model, path, null=dataset.num_classes, **guiding)
         model = model._replace(sample=samplers.adaptive(resample(guided, path, **sampling), path, config).sample)
-    noise, said = images.noise(config, dataset, **NOISE), images.said_noise(config)
+    noise, protocol = images.learned_noise(config, dataset, **NOISE), images.noise_protocol(config)
     return Experiment(
-        images.as_reals(model, dataset, noise, judge=diffusion(net, shape, num_bound_times=1, **how)),
-        images.adam(config),
-        protocol=said,
+        images.as_reals(model, dataset, noise, judge=diffusion(net, shape, **options | {"num_bound_times": 1})),
+        images.adam(config, noise),
+        protocol=protocol,
         likelihood=images.as_reals(flow, dataset, noise),
-        likelihood_protocol=f"{by}, {said}",
+        likelihood_protocol=f"{solver}, {protocol}",
     )
 
 

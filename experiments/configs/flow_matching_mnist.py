@@ -50,15 +50,15 @@ def build(config: Any, dataset: Dataset) -> Experiment:
     """Builds the flow of images scaled to [-1, 1].
 
     Raises:
-        UserError: if the teacher's network is another one.
+        UserError: if the teacher's network or noise is another one, or noise is to be learned with a teacher.
     """
     view: dict[str, Any] = {"path": paths.linear(), "parametrization": paths.VELOCITY}
     if not config.teacher:
         return diffusion_mnist.experiment(config, dataset, **view)
     network = {name: getattr(config, name) for name in NETWORK}
     teachers.check(config.teacher, ("flow_matching",), network, needed=images.UNIFORM)
-    if config.dequantization != "uniform":
-        raise UserError("--teacher excludes --dequantization variational: its bound is of independent pairs")
+    if config.dequantization == "variational":
+        raise UserError("--teacher excludes --dequantization variational, whose bound holds for independent pairs")
     net = images.unet(config, dataset, num_nulls=int(config.condition_dropout > 0))
     shape = checks.image_shape(dataset, "this flow")
     coupling = paths.reflow_coupling(diffusion(net, shape, num_steps=config.teacher_steps, **view))

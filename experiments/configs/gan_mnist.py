@@ -14,13 +14,11 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from experiments import checks, config
+from experiments import checks, config, images
 from experiments.config import Experiment
 from experiments.data import Dataset
-from jaxgen.bijections import affine
 from jaxgen.models.adversarial.gan import gan, two_player_optimizer
 from jaxgen.nets.conv import ConvDecoder, ConvEncoder
-from jaxgen.transforms import dequantize, pull_back
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +55,7 @@ def build(config: Config, dataset: Dataset) -> Experiment:
     decoder = ConvDecoder(shape, features, num_classes, num_groups=8)
     discriminator = ConvEncoder(features[::-1], 1, num_classes)
     model = gan(nn.Sequential([decoder, jnp.tanh]), discriminator, config.latent_dim, r1_weight=config.r1_weight)
-    model = dequantize(pull_back(model, affine(-1.0, 2.0)), dataset.num_levels)
+    model = images.as_reals(model, dataset)
     adam = functools.partial(optax.adam, b1=0.5, b2=0.99)
     tx = two_player_optimizer(
         adam(config.learning_rate), adam(config.learning_rate), generator_every=config.generator_every

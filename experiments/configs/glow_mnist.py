@@ -15,7 +15,6 @@ import dataclasses
 from experiments import checks, images
 from experiments.config import Experiment
 from experiments.data import Dataset
-from experiments.optimizers import cosine_adam
 from jaxgen.bijections import rational_quadratic_spline, scale_shift
 from jaxgen.models.flows.glow import glow
 
@@ -46,6 +45,4 @@ def build(config: Config, dataset: Dataset) -> Experiment:
         alpha=config.alpha,
         elementwise=rational_quadratic_spline(config.num_bins) if config.num_bins else scale_shift(),
     )
-    noise = images.noise(config, dataset, features=config.features, num_blocks=config.num_blocks)
-    tx, said = cosine_adam(config, max_norm=1.0), images.said_noise(config)
-    return Experiment(images.as_levels(model, dataset, noise), tx, protocol=said)
+    return images.flow_experiment(model, dataset, config)

@@ -11,7 +11,6 @@ import dataclasses
 from experiments import checks, images
 from experiments.config import Experiment
 from experiments.data import Dataset
-from experiments.optimizers import cosine_adam
 from jaxgen.models.flows.real_nvp import real_nvp_image
 
 
@@ -35,6 +34,4 @@ def build(config: Config, dataset: Dataset) -> Experiment:
         num_classes=checks.num_classes(config, dataset),
         alpha=config.alpha,
     )
-    noise = images.noise(config, dataset, features=config.features, num_blocks=config.num_blocks)
-    tx, said = cosine_adam(config, max_norm=1.0), images.said_noise(config)
-    return Experiment(images.as_levels(model, dataset, noise), tx, protocol=said)
+    return images.flow_experiment(model, dataset, config)

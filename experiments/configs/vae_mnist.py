@@ -53,5 +53,6 @@ def build(config: Config, dataset: Dataset) -> Experiment:
     decoder = MLP(hidden, num_dims, num_classes, nn.tanh)
     likelihood = bernoulli_likelihood() if binary else normal_likelihood()
     model = pull_back(vae(encoder, decoder, likelihood, latent_dim=config.latent_dim), reshape(shape, (num_dims,)))
-    tx = cosine_adam(config)
-    return Experiment(model if binary else dequantize(model, dataset.num_levels), tx)
+    if binary:
+        return Experiment(model, cosine_adam(config))
+    return Experiment(dequantize(model, dataset.num_levels), cosine_adam(config), protocol="uniform dequantisation")

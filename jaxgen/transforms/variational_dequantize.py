@@ -10,8 +10,8 @@ With r uniform on (0, 1)^D, e = ln r - ln(1 - r), and a bijection e = g(v; x, co
 
 Where g is the identity, q is uniform and all of this is `dequantize`. Where the wrapped loss is -E ln p(y), as that of
 a flow, (4) is -E[ln w] but for constants, and both descend its gradient. A diffusion goes on to descend its own squared
-error, while q is drawn towards its bound. For all of them the value of the loss is -E[ln w], in nats, and (4) is its
-gradient: a sum of squared errors and ln q says nothing, and rises while q is learned.
+error, while q is drawn towards its bound. So the loss has the gradient of (4), but the value of -E[ln w] for all of
+them, in nats: a sum of squared errors and ln q says nothing, and rises while q is learned.
 
 Source: Flow++: Improving Flow-Based Generative Models with Variational Dequantization and Architecture Design,
 https://arxiv.org/abs/1902.00275, section 3.1.
@@ -45,7 +45,8 @@ def variational_dequantize(model: Model, num_levels: int, noise: Bijection, *, j
 
     For q the loss (4) takes the judge's `log_prob`, or else its `elbo`, or else its `log_weight`, at every step. A
     probability flow makes that dear: train with the diffusion wrapped, and one of `num_bound_times=1` as the judge, an
-    evaluation of the network a step, and evaluate with `probability_flow` of it wrapped, by the same parameters.
+    evaluation of the network and its derivative by the data, and evaluate with `probability_flow` of it wrapped, by the
+    same parameters.
 
     Args:
         model: a model of reals in [0, 1).
@@ -57,8 +58,9 @@ def variational_dequantize(model: Model, num_levels: int, noise: Bijection, *, j
             more than a step of training should; the model itself by default.
 
     Returns:
-        A `Model` of integers 0, ..., L - 1, with parameters `{"model": ..., "noise": ...}`; the metrics are the wrapped
-        model's, its loss among them as `model_loss`.
+        A `Model` of integers 0, ..., L - 1, with parameters `{"model": ..., "noise": ...}`. Its loss has the value of
+        -E[ln w] in nats, by the judge, and the gradient of (4), which is another where the wrapped loss is not
+        -E ln p(y). The metrics are the wrapped model's, its loss among them as `model_loss`.
 
     Raises:
         ValueError: if L is out of range, or the judge has no `log_prob`, `elbo` or `log_weight`; when called, if the
@@ -85,14 +87,15 @@ def variational_dequantize(model: Model, num_levels: int, noise: Bijection, *, j
     def loss(params: Params, carry: Carry, key: PRNGKey, batch: Batch) -> tuple[Any, tuple[Carry, Metrics]]:
         """The gradient of (4) with the value of -ln w."""
         noise_key, density_key, key = jax.random.split(key, 3)
-        fixed, (x, cond) = jax.lax.stop_gradient, batch
+        x, cond = batch
+        fixed = jax.lax.stop_gradient
         y, log_noise = noisy(params, noise_key, x, cond)
         own, (carry, metrics) = model.loss(params["model"], carry, key, Batch(fixed(y), cond))
         log_density = density(fixed(params["model"]), density_key, y, cond)
         gap = (log_noise - log_density).mean()
         value = fixed(gap) + math.prod(x.shape[1:]) * math.log(num_levels)
         moving = own + gap
-        return value + moving - fixed(moving), (carry, {**metrics, "model_loss": own})
+        return value + (moving - fixed(moving)), (carry, {**metrics, "model_loss": own})
 
     return cells.of_integers(model, num_levels, noisy, lambda params: params["model"], init=init, loss=loss)
 
@@ -170,5 +173,5 @@ def _density(model: Model) -> Callable[..., PerExample]:
         return lambda params, key, y, cond: log_prob(params, y, cond)
     bound = model.elbo or model.log_weight
     if bound is None:
-        raise ValueError("variational_dequantize needs a model with log_prob, elbo or log_weight, and all are None")
+        raise ValueError("variational_dequantize needs a judge with log_prob, elbo or log_weight, and all are None")
     return bound

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxgen import paths
-from jaxgen.bijections import logit, rational_quadratic_spline, reshape
+from jaxgen.bijections import affine, logit, rational_quadratic_spline, reshape
 from jaxgen.core import Model
 from jaxgen.distributions import (
     bernoulli_likelihood,
@@ -248,6 +248,19 @@ ENTRIES = [
             shape_noise(MLP((8,), 4, NUM_CLASSES, zero_init=True)),
         ),
         levels(4, 2),
+    ),
+    Entry(
+        "variational_dequantize_judged",
+        variational_dequantize(
+            pull_back(diffusion(TimeMLP((16,), NUM_CLASSES), (2,), path=PATH, num_steps=5), affine(-1.0, 2.0)),
+            4,
+            shape_noise(MLP((8,), 4, NUM_CLASSES)),
+            judge=pull_back(
+                diffusion(TimeMLP((16,), NUM_CLASSES), (2,), path=PATH, num_bound_times=1), affine(-1.0, 2.0)
+            ),
+        ),
+        levels(4, 2),
+        conditional=True,
     ),
     Entry("rbm", rbm(6, 4, num_steps=2, sample_steps=20), levels(2, 6)),
     Entry("rbm_persistent", rbm(6, 4, num_chains=NUM, sample_steps=20), levels(2, 6)),

@@ -1,11 +1,12 @@
 import json
+import types
 
 import numpy as np
 import pytest
 from scipy import stats
 from sklearn.decomposition import PCA
 
-from experiments import evaluate, features, measures, runs, trained
+from experiments import configs, data, evaluate, features, measures, runs, trained
 from experiments.data import Split
 from experiments.errors import UserError
 from jaxgen import parallel
@@ -124,6 +125,18 @@ def test_the_likelihood_model_states_its_protocol(plain_run):
     assert nats.protocol.startswith("ODE, tolerance 1e-5; 30 examples; ")
     assert nats.unit == "nats per image"
     assert list(measures.reconstruction_rows(setting)) == []
+
+
+@pytest.mark.parametrize("name", ["ppca_digits", "real_nvp_digits", "diffusion_digits"])
+def test_rows_name_the_noise_of_dequantisation(name):
+    """Of bounds, and of an exact likelihood without losing that it is; nothing is computed."""
+    config = configs.load(name).Config()
+    experiment = configs.load(name).build(config, data.load(config.data))
+    bound = experiment.model._replace(log_prob=lambda *args: None)
+    setting = types.SimpleNamespace(importance_samples=1)
+    found = {how for _, how, _ in measures._bounds(bound, setting, "exact", experiment.protocol)}
+    assert "exact, uniform dequantisation" in found
+    assert all("uniform dequantisation" in how for how in found)
 
 
 def test_numbers_that_are_not_finite_survive_json(plain_run, tmp_path):

@@ -159,5 +159,5 @@ def test_a_teacher_has_no_noise_of_its_own(tmp_path, name, of, fields):
 def test_reflow_has_no_bound_to_learn_noise_from(tmp_path):
     module = configs.load("flow_matching_digits")
     runs.claim(tmp_path, "flow_matching_digits", module.Config())
-    with pytest.raises(UserError, match="--teacher excludes --dequantization variational: its bound is of independent"):
+    with pytest.raises(UserError, match="--teacher excludes --dequantization variational, whose bound"):
         module.build(module.Config(teacher=str(tmp_path), dequantization="variational"), data.load("digits"))
