@@ -198,7 +198,7 @@ def test_the_loss_is_what_it_says():
     eps = jax.random.normal(jax.random.split(KEY)[1], batch.x.shape)
     network = lambda x, level: net.apply({"params": params["net"]}, x, level)  # noqa: E731
     x_t = paths.perturb(path, batch.x, t, eps)
-    _, g = tangent(path, network, x_t, t, batch.x, eps, sigma_data=0.5, share=0.5)
+    _, g = jax.jit(lambda: tangent(path, network, x_t, t, batch.x, eps, sigma_data=0.5, share=0.5))()
     norm = np.linalg.norm(g, axis=-1)
     w = log_weight(weight, path, t)
     np.testing.assert_allclose(loss, (np.exp(w) * (norm / (norm + 0.1)) ** 2 / 2 - w).mean(), rtol=1e-4)
