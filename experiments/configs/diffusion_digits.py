@@ -4,7 +4,7 @@
 
 23 CPU seconds of an AMD EPYC, compiled before: 2.055 bits/dim by the probability flow, all 497 test images, and Fréchet
 distance 6.6 in a classifier's features by 50 steps of DDIM, where training images have 9.3; with `--dequantization
-variational`, 3 minutes, 1.979 bits/dim (RESULTS.md). None is published for this data.
+variational`, 6 minutes beside other work, 1.979 bits/dim (RESULTS.md). None is published for this data.
 """
 
 import dataclasses

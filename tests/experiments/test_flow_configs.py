@@ -16,38 +16,40 @@ NOISES = ("uniform", "variational")
 
 
 def built(name, **fields):
-    """A model of 8x8 digits, its parameters at the start, eight of the digits, and what tells its likelihood."""
+    """A model of 8x8 digits, its parameters at the start, eight of the digits, and all that tells its likelihood."""
     dataset, config = data.load("digits"), configs.load(name)
     experiment = config.build(config.Config(**{"data": "digits", **SIZES[name], **fields}), dataset)
     batch = Batch(jnp.asarray(dataset.train.x[:8]), jnp.asarray(dataset.train.cond[:8]))
     model = experiment.model
-    return model, jax.jit(model.init)(KEY, batch)[0], batch, (experiment.likelihood or model).elbo
+    fields = [of.log_weight or of.elbo for of in (model, experiment.likelihood) if of is not None]
+    return model, jax.jit(model.init)(KEY, batch)[0], batch, fields
 
 
-def bound(elbo, params, batch):
-    return jax.jit(elbo)(params, jax.random.key(1), *batch)
+def bounds(fields, params, batch):
+    """`[fields, n]`."""
+    return jax.jit(lambda: jnp.stack([field(params, jax.random.key(1), *batch) for field in fields]))()
 
 
 @pytest.mark.parametrize("name", SIZES)
 def test_learned_noise_starts_as_uniform_noise(name):
     """One model with the same draws: to float32 the same bounds; with another noise, others."""
     (*_, uniform), (_, params, batch, variational) = (built(name, dequantization=each) for each in NOISES)
-    expected, found = bound(uniform, params["model"], batch), bound(variational, params, batch)
+    expected, found = bounds(uniform, params["model"], batch), bounds(variational, params, batch)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     moved = {**params, "noise": jax.tree.map(lambda leaf: leaf + 0.05, params["noise"])}
-    assert np.abs(bound(variational, moved, batch) - expected).min() > 0.01
+    assert np.abs(bounds(variational, moved, batch) - expected).min() > 0.01
 
 
 @pytest.mark.parametrize("name", SIZES)
 def test_learned_noise_is_learned_with_the_model(name):
     """A step along the gradient of its parameters alone raises the bound that the loss descends, for the same draws."""
-    model, params, batch, _ = built(name, dequantization="variational", conditional=True)
+    model, params, batch, (field, *_) = built(name, dequantization="variational", conditional=True)
     grads = jax.jit(jax.grad(lambda params: model.loss(params, (), jax.random.key(1), batch)[0]))(params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
     size = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(grads["noise"])))
     noise = jax.tree.map(lambda leaf, grad: leaf - 1e-2 * grad / size, params["noise"], grads["noise"])
     keys = jax.random.split(jax.random.key(2), 64)
-    mean = jax.jit(lambda params: jax.vmap(lambda key: model.elbo(params, key, *batch))(keys).mean())
+    mean = jax.jit(lambda params: jax.vmap(lambda key: field(params, key, *batch))(keys).mean())
     assert mean({**params, "noise": noise}) > mean(params)
 
 
