@@ -9,6 +9,7 @@ import pytest
 
 from experiments import checkpoints, configs, data, runs, train, trained
 from experiments.errors import UserError
+from jaxgen.types import Batch
 
 SIZES = ["--channels", "4", "--levels", "1", "--batch-size", "8", "--parallel", "jit"]
 
@@ -156,8 +157,40 @@ def test_a_teacher_has_no_noise_of_its_own(tmp_path, name, of, fields):
         configs.load(name).build(config, data.load(config.data))
 
 
-def test_reflow_has_no_bound_to_learn_noise_from(tmp_path):
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"teacher": "reflow", "dequantization": "variational"}, "--teacher excludes --dequantization variational, wh"),
+        (
+            {"coupling": "transport", "dequantization": "variational"},
+            "--coupling transport excludes --dequantization v",
+        ),
+        ({"teacher": "reflow", "coupling": "transport"}, "--teacher makes pairs of its own and excludes --coupling tr"),
+        ({"coupling": "sinkhorn"}, "--coupling must be one of independent, transport, got 'sinkhorn'"),
+    ],
+)
+def test_pairs_that_exclude_each_other_are_named(tmp_path, fields, message):
+    """The variational bound holds for independent pairs, so that there is none to learn noise from."""
     module = configs.load("flow_matching_digits")
     runs.claim(tmp_path, "flow_matching_digits", module.Config())
-    with pytest.raises(UserError, match="--teacher excludes --dequantization variational, whose bound"):
-        module.build(module.Config(teacher=str(tmp_path), dequantization="variational"), data.load("digits"))
+    if "teacher" in fields:
+        fields = {**fields, "teacher": str(tmp_path)}
+    with pytest.raises(UserError, match=message):
+        module.build(module.Config(**fields), data.load("digits"))
+
+
+def test_noise_is_transported_among_images_of_a_digit():
+    """The untrained network's velocity is 0, so that the loss is what pairs move: less within digits, or the same."""
+    module, dataset, key = configs.load("flow_matching_digits"), data.load("digits"), jax.random.key(0)
+    couplings, images = ("independent", "transport"), jnp.asarray(dataset.train.x[:8])
+    models = {c: module.build(module.Config(coupling=c, channels=4, levels=1), dataset).model for c in couplings}
+    params, carry = models["independent"].init(key, Batch(images, jnp.arange(8)))
+    losses = {
+        c: jax.jit(lambda label, m=model: m.loss(params, carry, key, Batch(images, label))[0])
+        for c, model in models.items()
+    }
+    each_its_own, one = jnp.arange(8), jnp.zeros(8, jnp.int32)
+    np.testing.assert_allclose(losses["transport"](each_its_own), losses["independent"](each_its_own), rtol=1e-6)
+    assert losses["transport"](one) < 0.99 * losses["independent"](one)
+    assert models["independent"].elbo is not None
+    assert models["transport"].elbo is None
