@@ -161,7 +161,7 @@ def training(
 def curve(data: Mixture, trainer: Trainer, num_steps: int) -> Curve:
     """Trains a model, and measures its averaged parameters along the way."""
     start, model, key = time.perf_counter(), trainer.build(1), jax.random.key(1)
-    tx, scale = optax.adam(2e-3), spread(data)
+    tx, scale = optax.adam(optax.cosine_decay_schedule(2e-3, num_steps)), spread(data)
     steps = milestones(num_steps)[1 if trainer.own_flow else 0 :]  # a flow that stands still has no gap to itself
     state, advance = training(data, model, tx)
     if trainer.start is not None:
