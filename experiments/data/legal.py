@@ -14,11 +14,21 @@ def checked(dataset: Dataset) -> Dataset:
     Inside a compiled step a NaN or a label out of range cannot raise any more.
 
     Raises:
-        UserError: naming the part, the first row and the value that is not legal.
+        UserError: naming the part, the first row and the value that is not legal, or the column that does not vary.
     """
     for part in ("train", "valid", "test"):
         _check_split(f"data set {dataset.name}, {part} part", getattr(dataset, part), dataset)
+    if not dataset.num_levels and dataset.train.x.ndim == 2:
+        _check_spread(f"data set {dataset.name}, train part", dataset.train.x)
     return dataset
+
+
+def _check_spread(what: str, x: np.ndarray) -> None:
+    """A column that does not vary has no density, and no scale normalises it."""
+    constant = np.flatnonzero(np.ptp(x, axis=0) == 0)
+    if constant.size:
+        column = constant[0]
+        raise UserError(f"{what}: column {column} must vary, and all of its {len(x)} values are {x[0, column]:g}")
 
 
 def _check_split(what: str, split: Split, dataset: Dataset) -> None:

@@ -33,7 +33,8 @@ def actnorm() -> Bijection:
 
     Raises:
         ValueError: from `init`, where the batch is not traced and a channel is constant or not finite: no scale gives
-            it variance 1. A constant channel under `jax.jit` is divided by 1e-3.
+            it variance 1. Under `jax.jit`, and in `repeat`, whose layers are always traced, a constant channel is
+            divided by 1e-3.
 
     Source: Glow: Generative Flow with Invertible 1x1 Convolutions, https://arxiv.org/abs/1807.03039.
     """

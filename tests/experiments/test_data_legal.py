@@ -10,7 +10,7 @@ from experiments.data import legal
 from experiments.data.records import Dataset, Split
 from experiments.errors import UserError
 
-REALS = Split(np.ones((3, 2), np.float32), np.array([0, 1, 2], np.int32))
+REALS = Split(np.eye(3, 2, dtype=np.float32), np.array([0, 1, 2], np.int32))
 LEVELS = Split(np.array([[0, 1], [3, 2]], np.uint8))
 
 
@@ -34,6 +34,10 @@ def test_legal_data_is_unchanged(legal_data):
     [
         (dataset(REALS)._replace(valid=spoiled(1, np.nan)), "made, valid part: 1 of 3 rows .*, the first is row 1"),
         (dataset(REALS)._replace(test=spoiled(2, -np.inf)), "made, test part: 1 of 3 rows .* row 2"),
+        (
+            dataset(REALS)._replace(train=spoiled([0, 2], 1)),
+            "made, train part: column 1 must vary, and all of its 3 .* 1$",
+        ),
         (dataset(LEVELS, 3), "levels must be from 0 to 2, got 3 in row 1"),
         (dataset(LEVELS._replace(x=LEVELS.x.astype(np.int32) - 1), 4), "from 0 to 3, got -1 in row 0"),
         (dataset(LEVELS._replace(x=LEVELS.x.astype(np.float32)), 4), "must be integers .* type float32"),
@@ -46,9 +50,17 @@ def test_illegal_data_is_named(illegal, message):
         legal.checked(illegal)
 
 
-def test_a_nan_ends_the_command_with_one_line(tmp_path, monkeypatch, capsys):
-    """Exit code 2, the row on stderr, and no run directory."""
-    bad = dataset(REALS._replace(cond=None), num_classes=0)._replace(train=spoiled(1, np.nan)._replace(cond=None))
+@pytest.mark.parametrize(
+    ("rows", "value", "message"),
+    [
+        (1, np.nan, "train part: 1 of 3 rows hold NaN or infinity, the first is row 1"),
+        ([0, 2], 1, "train part: column 1 must vary, and all of its 3 values are 1"),
+    ],
+)
+def test_such_data_ends_the_command_with_one_line(tmp_path, monkeypatch, capsys, rows, value, message):
+    """Exit code 2, the row or the column on stderr, and no run directory."""
+    train_part = spoiled(rows, value)._replace(cond=None)
+    bad = dataset(REALS._replace(cond=None), num_classes=0)._replace(train=train_part)
     monkeypatch.setitem(data._GREY, "digits", ("digits", lambda: bad))
     workdir = tmp_path / "run"
     monkeypatch.setattr(sys, "argv", ["train", "real_nvp_toy", "--data", "digits", "--workdir", str(workdir)])
@@ -56,5 +68,5 @@ def test_a_nan_ends_the_command_with_one_line(tmp_path, monkeypatch, capsys):
         cli.run(train.main, train.PROG)
     lines = capsys.readouterr().err.splitlines()
     assert (end.value.code, len(lines)) == (2, 1)
-    assert "train part: 1 of 3 rows hold NaN or infinity, the first is row 1" in lines[0]
+    assert message in lines[0]
     assert not workdir.exists()
