@@ -12,7 +12,7 @@ says how straight it is, not where it ends. A model that leaves noise where it i
 compares all of them whatever their flow is, is in the last column, the energy distance between samples and data in
 standard deviations: 0 for equal distributions, and +- 0.001 by chance for the 2000 that are drawn.
 
-    python -m benchmarks.ladder [--steps 3000] [--trainers NAME ...] [--figure FILE] [--json FILE]
+    python -m benchmarks.ladder [--steps 10000] [--trainers NAME ...] [--figure FILE] [--json FILE]
     python -m benchmarks.ladder --runs STUDENT=TEACHER [STUDENT=TEACHER ...]
 
 The second goes on to images: run directories of `experiments`, every checkpoint of a student against many steps of its
@@ -208,7 +208,7 @@ def main(argv: Sequence[str]) -> int:
         UserError: for bad input.
     """
     parser = cli.Parser(PROG, description="Distance of few-step models from the exact flow, along the training.")
-    parser.add_argument("--steps", type=int, default=3000, help="training steps of each model in two dimensions")
+    parser.add_argument("--steps", type=int, default=10000, help="training steps of each model in two dimensions")
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA), help="which data in two dimensions")
     names = list(trainers(DATA["Gaussian"], 32))
     parser.add_argument("--trainers", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))

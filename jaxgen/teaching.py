@@ -10,13 +10,28 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxgen import paths
 from jaxgen.core import Model, TrainState
 from jaxgen.paths import Path
-from jaxgen.types import Cond, Data, Params
+from jaxgen.types import Carry, Cond, Data, Params
 
-__all__ = ["starting_from", "teacher_denoiser", "with_teacher"]
+__all__ = ["averaged", "starting_from", "teacher_denoiser", "with_teacher"]
+
+
+def averaged(params: Params, carry: Carry, decay: float) -> tuple[Params, Carry]:
+    """The parameters that make a model's own targets, and the carry with them.
+
+    Args:
+        params: the parameters that are trained.
+        carry: holds their moving average as `target`, where there is one.
+        decay: d of target = d target + (1 - d) params; with 0 there is no average, and the targets are their own.
+    """
+    if not decay:
+        return params, carry
+    target = jax.lax.stop_gradient(optax.incremental_update(params, carry["target"], 1 - decay))
+    return target, {**carry, "target": target}
 
 
 def teacher_denoiser(teacher: Model, path: Path) -> Callable[..., Any]:

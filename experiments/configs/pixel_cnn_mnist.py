@@ -1,9 +1,8 @@
 """Gated PixelCNN of binarised 28x28 images: every pixel from all above it and to its left, by masked convolutions.
 
-    python -m experiments.train pixel_cnn_mnist --workdir runs/pixel_cnn_mnist
     python -m experiments.train pixel_cnn_mnist --depth 12 --steps 3500 --workdir runs/pixel_cnn
 
-The second has -83.85 nats after 45 minutes on one core of an AMD EPYC. On an H100, a fifth of `--features 64 --depth 15
+-83.85 nats after 45 minutes on one core of an AMD EPYC. On an H100, a fifth of `--features 64 --depth 15
 --batch-size 64 --steps 10000 --learning-rate 1e-3`, two minutes with compiling, has -81.87 nats; published: 81.30
 (https://arxiv.org/abs/1601.06759, table 4). The default is the fixed binarisation; `--data mnist_binary` draws it anew
 at every visit, another protocol, where the same command has -83.75 (published 81.45), and `--data mnist` is of 256 grey

@@ -51,7 +51,7 @@ def roulette_log_det(key: PRNGKey, *, num_exact: int = 2, stop: float = 0.5) -> 
 
     Args:
         key: random key of v (signs, of every example its own) and of N (one for all of them).
-        num_exact: terms that are always there; N is this plus a geometric number.
+        num_exact: N is this plus a geometric number of at least 1, so that one term more is always there.
         stop: probability with which the series stops after each further term, in (0, 1).
 
     Returns:

@@ -60,7 +60,7 @@ def dpm_solver_2m() -> Stepper:
 def dpm_solver_3m() -> Stepper:
     """DPM-Solver++(3M): deterministic, third order, one evaluation of the network per step.
 
-    Source: https://arxiv.org/abs/2211.01095, equation 3.
+    Source: https://arxiv.org/abs/2211.01095, whose expansion of x0 is taken one term further than its algorithms do.
     """
     return multistep(2, _bent, follow)
 

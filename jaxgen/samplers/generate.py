@@ -8,7 +8,7 @@ T and t_0 are the ends of the grid. The latent z of (2) is like the data and, un
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,11 +16,25 @@ from jaxtyping import Array, Float
 
 from jaxgen.paths import Path
 from jaxgen.samplers.loop import Denoiser, Stepper, integrate
-from jaxgen.types import Data, PRNGKey
+from jaxgen.types import Cond, Data, Params, PRNGKey
 
-__all__ = ["check_grid", "check_times", "decode", "encode", "generate"]
+__all__ = ["Ends", "along", "check_grid", "check_times", "decode", "encode", "generate"]
 
 Grid = Float[Array, " num_times"]
+
+
+class Ends(NamedTuple):
+    """The ends of a path as functions of a model's parameters.
+
+    Attributes:
+        sample: `(params, key, shape, cond) -> x`, by (1).
+        encode: `(params, key, x, cond=None) -> latent`, by (2); the key is not used.
+        decode: `(params, latent, cond=None) -> x`, by (3) with a deterministic stepper.
+    """
+
+    sample: Callable[..., Any]
+    encode: Callable[..., Any]
+    decode: Callable[..., Any]
 
 
 def check_grid(grid: Callable[[Path, int], Any], path: Path, num_steps: int) -> None:
@@ -81,3 +95,40 @@ def decode(stepper: Stepper, denoise: Denoiser, path: Path, key: PRNGKey, latent
     """The data of latents z `[n, ...]` by (3); only stochastic steppers use the key."""
     check_times(grid)
     return integrate(stepper, denoise, path, key, path.sigma(grid[0]) * latent, grid) / path.alpha(grid[-1])
+
+
+def along(
+    denoiser: Callable[[Any, Any], Denoiser],
+    path: Path,
+    grid: Callable[[Path, int], Any],
+    num_steps: int,
+    *,
+    stepper: Stepper,
+    encoder: Stepper,
+) -> Ends:
+    """Binds a model's denoiser to what is done along a path.
+
+    Args:
+        denoiser: `(params, cond) -> ((x_t, t) -> x0)`.
+        path: the noise path.
+        grid: `(path, num_steps) -> times`, falling.
+        num_steps: number of steps.
+        stepper: how samples are drawn.
+        encoder: a deterministic stepper for `encode` and `decode`.
+
+    Returns:
+        The `Ends`.
+    """
+
+    def sample(params: Params, key: PRNGKey, shape: Sequence[int], cond: Cond) -> Data:
+        return generate(stepper, denoiser(params, cond), path, key, shape, grid(path, num_steps))
+
+    def to_noise(params: Params, key: PRNGKey, x: Data, cond: Cond = None) -> Data:
+        del key
+        return encode(encoder, denoiser(params, cond), path, x, grid(path, num_steps))
+
+    def to_data(params: Params, latent: Data, cond: Cond = None) -> Data:
+        key = jax.random.key(0)
+        return decode(encoder, denoiser(params, cond), path, key, latent, grid(path, num_steps))
+
+    return Ends(sample, to_noise, to_data)

@@ -27,7 +27,7 @@ from jaxgen.samplers.loop import Denoiser, State, Stepper
 from jaxgen.samplers.moves import gap
 from jaxgen.types import Data, PRNGKey
 
-__all__ = ["LONG", "Past", "line", "multistep", "no_past", "parabola", "remember", "settled"]
+__all__ = ["LONG", "Past", "line", "multistep", "no_past", "parabola", "remember", "settled", "uncorrected"]
 
 LONG = 1e12
 """The length of an interval that lies behind everything."""
@@ -78,13 +78,22 @@ def parabola(h: Length, x0: Data, second: tuple[Length, Data], third: tuple[Leng
     return jnp.where(settled(h), x0 + slope * m_1 + bend * (m_2 - b * m_1), x0)
 
 
-def multistep(depth: int, mean: Callable[..., Any], move: Callable[..., Any]) -> Stepper:
+def uncorrected(path: Path, x_t: Data, t: Time, x0: Data, past: Past) -> Data:
+    """x_t as it was predicted."""
+    del path, t, x0, past
+    return x_t
+
+
+def multistep(
+    depth: int, mean: Callable[..., Any], move: Callable[..., Any], *, correct: Callable[..., Any] = uncorrected
+) -> Stepper:
     """A stepper that moves by the mean of x0 over the interval, extrapolated from the past.
 
     Args:
         depth: number of earlier steps it remembers.
         mean: `(h, x0, past) -> x0`.
         move: `(path, key, x_t, t, s, x0) -> x_s`, such as `moves.follow`.
+        correct: `(path, x_t, t, x0, past) -> x_t`, what the x0 that is found at t tells of the step that led there.
 
     Returns:
         A `Stepper` of one evaluation of the network per step.
@@ -92,7 +101,8 @@ def multistep(depth: int, mean: Callable[..., Any], move: Callable[..., Any]) ->
 
     def step(denoise: Denoiser, path: Path, key: PRNGKey, state: State, t: Time, s: Time) -> State:
         x0, h = denoise(state.x, t), gap(path, t, s)
-        x_s = move(path, key, state.x, t, s, mean(h, x0, state.memory))
+        x_t = correct(path, state.x, t, x0, state.memory)
+        x_s = move(path, key, x_t, t, s, mean(h, x0, state.memory))
         return State(x_s, remember(state.memory, x0, h))
 
     return Stepper(no_past(depth), step, 1)

@@ -1,7 +1,7 @@
 r"""Sampling with a consistency function: one step to the data, noise again, another step, and so on.
 
     (1)  x = f(x_t, t), the end of the flow through x_t
-    (2)  x_s = alpha_s (x + sqrt(n_s^2 - n_0^2) z),  z ~ N(0, I),  n = sigma / alpha,  n_0 = n(t_min)
+    (2)  x_s ~ q(x_s | x_tmin = alpha x), which is alpha_s (x + sqrt(n_s^2 - n_0^2) z),  z ~ N(0, I),  n = sigma / alpha
 
 At s = t_min no noise is added, so that the last step ends on f. With f(x_t, t) replaced by what is known, wherever it
 is known, the same steps fill in the rest.
@@ -9,25 +9,25 @@ is known, the same steps fill in the rest.
 Source: Consistency Models, https://arxiv.org/abs/2303.01469, algorithms 1 and 4.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from jaxgen import paths
 from jaxgen.paths import Path, Time
+from jaxgen.samplers import generate
 from jaxgen.samplers.loop import Denoiser, State, Stepper, memoryless
-from jaxgen.types import Cond, Data, PRNGKey
+from jaxgen.samplers.moves import diffuse
+from jaxgen.types import Cond, Data, Params, PRNGKey
 
-__all__ = ["keeping", "renoise", "single_step"]
+__all__ = ["keeping", "renoise", "renoised", "single_step"]
 
 
 def _step(denoise: Denoiser, path: Path, key: PRNGKey, x_t: Data, t: Time, s: Time) -> Data:
     """(1) and (2)."""
-    extra = jnp.exp(-paths.log_snr(path, s)) - jnp.exp(-paths.log_snr(path, path.t_min))
-    noise = jnp.sqrt(jnp.maximum(extra, 0.0)) * jax.random.normal(key, x_t.shape)
-    return path.alpha(s) * (denoise(x_t, t) + noise)
+    return diffuse(path, key, path.alpha(path.t_min) * denoise(x_t, t), path.t_min, s)
 
 
 def renoise() -> Stepper:
@@ -36,6 +36,33 @@ def renoise() -> Stepper:
     Source: Consistency Models, https://arxiv.org/abs/2303.01469, algorithm 1.
     """
     return memoryless(_step, num_evaluations=1)
+
+
+def renoised(
+    function: Callable[[Any, Any], Denoiser],
+    path: Path,
+    shape: Sequence[int],
+    grid: Callable[[Path, int], Any],
+    num_steps: int,
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """`sample`, and `decode` by one step from latents N(0, I), of a model with a consistency function.
+
+    Args:
+        function: `(params, cond) -> f`, with f of (1).
+        path: the noise path.
+        shape: shape of one example.
+        grid: `(path, num_steps) -> times` of samples, falling.
+        num_steps: evaluations of f for each sample.
+    """
+
+    def sample(params: Params, key: PRNGKey, num: int, cond: Cond = None) -> Data:
+        f = function(params, cond)
+        return generate.generate(renoise(), f, path, key, (num, *shape), grid(path, num_steps))
+
+    def decode(params: Params, latent: Data, cond: Cond = None) -> Data:
+        return function(params, cond)(path.sigma(path.t_max) * latent, path.t_max)
+
+    return sample, decode
 
 
 def keeping(denoise: Denoiser, known: Data, mask: Bool[Array, "..."]) -> Denoiser:

@@ -16,30 +16,22 @@ import jax.numpy as jnp
 
 from jaxgen import paths
 from jaxgen.paths import Path, Time
-from jaxgen.samplers.loop import Denoiser, State, Stepper
-from jaxgen.samplers.moves import follow, gap
-from jaxgen.samplers.multistep import Past, line, no_past, parabola, remember, settled
-from jaxgen.types import Data, PRNGKey
+from jaxgen.samplers.loop import Stepper
+from jaxgen.samplers.moves import follow
+from jaxgen.samplers.multistep import Past, line, multistep, parabola, settled
+from jaxgen.types import Data
 
 __all__ = ["unipc"]
 
 
-def _correction(path: Path, t: Time, x0: Data, past: Past) -> Data:
-    """What (1) adds to x_t: nothing on the first step."""
+def _corrected(path: Path, x_t: Data, t: Time, x0: Data, past: Past) -> Data:
+    """(1); x_t itself on the first step."""
     (newer, older), (g, earlier_gap) = past
     predicted = line(g, newer, Past((older,), (earlier_gap,)))
     through_three = parabola(g, newer, (g, x0), (-earlier_gap, older))
     corrected = jnp.where(settled(earlier_gap), through_three, 0.5 * (newer + x0))
     share = -paths.scales(path, t, x0)[0] * jnp.expm1(-g)
-    return jnp.where(settled(g), share * (corrected - predicted), 0.0)
-
-
-def _step(denoise: Denoiser, path: Path, key: PRNGKey, state: State, t: Time, s: Time) -> State:
-    """(1) and (2)."""
-    x0, h = denoise(state.x, t), gap(path, t, s)
-    x_t = state.x + _correction(path, t, x0, state.memory)
-    x_s = follow(path, key, x_t, t, s, line(h, x0, state.memory))
-    return State(x_s, remember(state.memory, x0, h))
+    return x_t + jnp.where(settled(g), share * (corrected - predicted), 0.0)
 
 
 def unipc() -> Stepper:
@@ -47,4 +39,4 @@ def unipc() -> Stepper:
 
     Source: https://arxiv.org/abs/2302.04867.
     """
-    return Stepper(no_past(2), _step, 1)
+    return multistep(2, line, follow, correct=_corrected)

@@ -1,7 +1,7 @@
 r"""Another sampler: a model with a score is sampled by any stepper over any grid.
 
 (1)  denoise(x_t, t) = x0 of score(x_t, t),  by x0 = (x_t + sigma^2 score) / alpha
-(2)  sample, encode and decode: `samplers.generate` with (1)
+(2)  sample, encode and decode: `samplers.generate.along` with (1)
 """
 
 from collections.abc import Callable
@@ -51,23 +51,15 @@ def resample(
     if model.score is None:
         raise ValueError("resample needs a model with a score, and it is None")
     generate.check_grid(grid, path, num_steps)
-    score = model.score
-    stepper = heun() if stepper is None else stepper
-    encoder = heun() if encoder is None else encoder
+    score, steppers = model.score, {"stepper": stepper or heun(), "encoder": encoder or heun()}
 
     def denoiser(params: Params, cond: Cond) -> Denoiser:
         return lambda x_t, t: paths.SCORE.to_x0(path, x_t, t, score(params, x_t, t, cond))
 
+    ends = generate.along(denoiser, path, grid, num_steps, **steppers)
+
     def sample(params: Params, key: PRNGKey, num: int, cond: Cond = None) -> Data:
         like = jax.eval_shape(lambda: model.sample(params, key, num, cond))
-        return generate.generate(stepper, denoiser(params, cond), path, key, like.shape, grid(path, num_steps))
+        return ends.sample(params, key, like.shape, cond)
 
-    def encode(params: Params, key: PRNGKey, x: Data, cond: Cond = None) -> Data:
-        del key
-        return generate.encode(encoder, denoiser(params, cond), path, x, grid(path, num_steps))
-
-    def decode(params: Params, latent: Data, cond: Cond = None) -> Data:
-        key = jax.random.key(0)
-        return generate.decode(encoder, denoiser(params, cond), path, key, latent, grid(path, num_steps))
-
-    return model._replace(sample=sample, encode=encode, decode=decode)
+    return model._replace(sample=sample, encode=ends.encode, decode=ends.decode)

@@ -27,7 +27,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import linen as nn
 from jaxtyping import Array
 
@@ -39,8 +38,8 @@ from jaxgen.paths import Pairs, Parametrization, Path
 from jaxgen.samplers import generate
 from jaxgen.samplers.heun import heun
 from jaxgen.samplers.loop import Stepper
-from jaxgen.samplers.renoise import renoise, single_step
-from jaxgen.teaching import teacher_denoiser
+from jaxgen.samplers.renoise import renoised, single_step
+from jaxgen.teaching import averaged, teacher_denoiser
 from jaxgen.types import Batch, Carry, Cond, Data, Metrics, Params, PerExample, PRNGKey
 
 __all__ = ["consistency", "consistency_function", "pseudo_huber_distance", "squared_distance"]
@@ -168,19 +167,10 @@ def consistency(
             return paths.perturb(path, batch.x, s, noise)
         return single_step(teacher_stepper, partial(denoise, carry["teacher"]), path, x_t, t, s, batch.cond)
 
-    def advance(params: Params, carry: Carry) -> tuple[Params, Carry]:
-        """The parameters of f^-, and the carry with them (4)."""
-        carry = {**carry, "step": carry["step"] + 1}
-        if not target_decay:
-            return params, carry
-        target = optax.incremental_update(params, carry["target"], 1 - target_decay)
-        target = jax.lax.stop_gradient(target)
-        return target, {**carry, "target": target}
-
     def loss(params: Params, carry: Carry, key: PRNGKey, batch: Batch) -> tuple[Array, tuple[Carry, Metrics]]:
         pair_key, noise_key = jax.random.split(key)
         t, s = pairs(path, pair_key, batch.x.shape[0], carry["step"])
-        target_params, carry = advance(params, carry)
+        target_params, carry = averaged(params, {**carry, "step": carry["step"] + 1}, target_decay)
         noise = jax.random.normal(noise_key, batch.x.shape)
         x_t = paths.perturb(path, batch.x, t, noise)
         x_s = earlier(carry, batch, noise, x_t, t, s)
@@ -188,11 +178,5 @@ def consistency(
         error = distance(function(params, batch.cond)(x_t, t), target)
         return (weight(path, t, s) * error).mean(), (carry, {"distance": error.mean()})
 
-    def sample(params: Params, key: PRNGKey, num: int, cond: Cond = None) -> Data:
-        f = function(params, cond)
-        return generate.generate(renoise(), f, path, key, (num, *shape), grid(path, num_steps))
-
-    def decode(params: Params, latent: Data, cond: Cond = None) -> Data:
-        return function(params, cond)(path.sigma(path.t_max) * latent, path.t_max)
-
+    sample, decode = renoised(function, path, shape, grid, num_steps)
     return Model(init=init, loss=loss, sample=sample, decode=decode)

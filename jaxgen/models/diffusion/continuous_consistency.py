@@ -32,7 +32,7 @@ from jaxgen.nets import pure
 from jaxgen.nets.time import time_features
 from jaxgen.paths import Path
 from jaxgen.samplers import generate
-from jaxgen.samplers.renoise import renoise
+from jaxgen.samplers.renoise import renoised
 from jaxgen.teaching import teacher_denoiser
 from jaxgen.types import Batch, Carry, Cond, Data, Metrics, Params, PerExample, PRNGKey, Scalar
 
@@ -177,11 +177,5 @@ def continuous_consistency(
         metrics = {"tangent": jnp.sqrt(sum_event(g**2)).mean()}
         return (jnp.exp(w) * error - w).mean(), ({**carry, "step": carry["step"] + 1}, metrics)
 
-    def sample(params: Params, key: PRNGKey, num: int, cond: Cond = None) -> Data:
-        f = function(params, cond)
-        return generate.generate(renoise(), f, path, key, (num, *shape), grid(path, num_steps))
-
-    def decode(params: Params, latent: Data, cond: Cond = None) -> Data:
-        return function(params, cond)(path.sigma(path.t_max) * latent, path.t_max)
-
+    sample, decode = renoised(function, path, shape, grid, num_steps)
     return Model(init=init, loss=loss, sample=sample, decode=decode)

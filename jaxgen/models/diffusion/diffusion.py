@@ -92,8 +92,7 @@ def diffusion(
     path = paths.cosine() if path is None else path
     generate.check_grid(grid, path, num_steps)
     coupling = paths.independent_coupling() if coupling is None else coupling
-    stepper = ddim() if stepper is None else stepper
-    encoder = heun() if encoder is None else encoder
+    steppers = {"stepper": stepper or ddim(), "encoder": encoder or heun()}
     shape = tuple(shape)
 
     def network(params: Params, cond: Cond) -> Callable[[Any, Any], Any]:
@@ -101,6 +100,8 @@ def diffusion(
 
     def denoiser(params: Params, cond: Cond) -> Denoise:
         return paths.denoiser(path, parametrization, network(params, cond))
+
+    ends = generate.along(denoiser, path, grid, num_steps, **steppers)
 
     def init(key: PRNGKey, batch: Batch) -> tuple[Params, Carry]:
         return pure.init_on_one(net, key, batch, jnp.zeros((1, *shape)), jnp.zeros(1)), coupling.init(key, batch)
@@ -116,7 +117,7 @@ def diffusion(
         return (weight(path, parametrization, t) * error).mean(), (carry, {})
 
     def sample(params: Params, key: PRNGKey, num: int, cond: Cond = None) -> Data:
-        return generate.generate(stepper, denoiser(params, cond), path, key, (num, *shape), grid(path, num_steps))
+        return ends.sample(params, key, (num, *shape), cond)
 
     def score(params: Params, x: Data, t: Time, cond: Cond = None) -> Data:
         return paths.SCORE.from_x0(path, x, t, denoiser(params, cond)(x, t))
@@ -124,12 +125,4 @@ def diffusion(
     def elbo(params: Params, key: PRNGKey, x: Data, cond: Cond = None) -> PerExample:
         return paths.variational_bound(path, denoiser(params, cond), key, x, num_times=num_bound_times)
 
-    def encode(params: Params, key: PRNGKey, x: Data, cond: Cond = None) -> Data:
-        del key
-        return generate.encode(encoder, denoiser(params, cond), path, x, grid(path, num_steps))
-
-    def decode(params: Params, latent: Data, cond: Cond = None) -> Data:
-        key = jax.random.key(0)
-        return generate.decode(encoder, denoiser(params, cond), path, key, latent, grid(path, num_steps))
-
-    return Model(init=init, loss=loss, sample=sample, elbo=elbo, score=score, encode=encode, decode=decode)
+    return Model(init=init, loss=loss, sample=sample, elbo=elbo, score=score, encode=ends.encode, decode=ends.decode)

@@ -7,7 +7,8 @@ With the path x_t = alpha x + sigma eps and its velocity v = alpha' x + sigma' e
     (3)  loss = E w mean |u - stop_gradient(v - (t - s) du/dt)|^2,  w = stop_gradient((error + c)^-p)
     (4)  guided: v is replaced by omega v + (1 - omega) u(x_t, t, t | null), for examples of another label than null
 
-The network is told (t, t - s). In a share of each batch s = t, where (3) is flow matching. The velocity in (3) is that
+The error in w is the mean over dimensions too, so that c is as many times larger than beside the source's sum. The
+network is told (t, t - s). In a share of each batch s = t, where (3) is flow matching. The velocity in (3) is that
 of the batch's pairs, whose mean given x_t is the flow's. Time runs from data to noise, as in the source; its r is s.
 
 Source: Mean Flows for One-step Generative Modeling, https://arxiv.org/abs/2505.13447.
@@ -116,11 +117,7 @@ def mean_flow(
     shape = tuple(shape)
 
     def mean_velocity(params: Params, cond: Cond) -> MeanVelocity:
-        def u(x: Data, t: Time, s: Time) -> Data:
-            told = jnp.stack(jnp.broadcast_arrays(t, t - s), axis=-1)
-            return pure.apply(net, params, x, jnp.broadcast_to(told, (x.shape[0], 2)), cond)
-
-        return u
+        return lambda x, t, s: jump.told(net, params, x, (t, t - s), cond)
 
     def init(key: PRNGKey, batch: Batch) -> tuple[Params, Carry]:
         start = lambda: pure.init_on_one(net, key, batch, jnp.zeros((1, *shape)), jnp.zeros((1, 2)))  # noqa: E731

@@ -18,7 +18,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import linen as nn
 from jaxtyping import Array
 
@@ -28,6 +27,7 @@ from jaxgen.distributions import sum_event
 from jaxgen.nets import pure
 from jaxgen.paths import Path, Time
 from jaxgen.samplers import jump
+from jaxgen.teaching import averaged
 from jaxgen.types import Batch, Carry, Cond, Data, Metrics, Params, PRNGKey
 
 __all__ = ["dyadic_steps", "shortcut", "two_halves"]
@@ -110,22 +110,11 @@ def shortcut(
     shape = tuple(shape)
 
     def velocity(params: Params, cond: Cond) -> StepVelocity:
-        def u(x: Data, t: Time, d: Time) -> Data:
-            told = jnp.stack(jnp.broadcast_arrays(t, d), axis=-1)
-            return pure.apply(net, params, x, jnp.broadcast_to(told, (x.shape[0], 2)), cond)
-
-        return u
+        return lambda x, t, d: jump.told(net, params, x, (t, d), cond)
 
     def init(key: PRNGKey, batch: Batch) -> tuple[Params, Carry]:
         params = pure.init_on_one(net, key, batch, jnp.zeros((1, *shape)), jnp.zeros((1, 2)))
         return params, {"target": params} if target_decay else ()
-
-    def advance(params: Params, carry: Carry) -> tuple[Params, Carry]:
-        """The parameters that make the target (3), and the carry with them."""
-        if not target_decay:
-            return params, carry
-        target = optax.incremental_update(params, carry["target"], 1 - target_decay)
-        return target, jax.lax.stop_gradient({"target": target})
 
     def loss(params: Params, carry: Carry, key: PRNGKey, batch: Batch) -> tuple[Array, tuple[Carry, Metrics]]:
         share_key, step_key, time_key, noise_key = jax.random.split(key, 4)
@@ -134,7 +123,7 @@ def shortcut(
         start, length, told = dyadic_steps(path, step_key, num, num_levels)
         t, d = jnp.where(jumps, start, times(path, time_key, num)), jnp.where(jumps, length, 0.0)
         x_t = paths.perturb(path, batch.x, t, jax.random.normal(noise_key, batch.x.shape))
-        target_params, carry = advance(params, carry)
+        target_params, carry = averaged(params, carry, target_decay)
         halves = two_halves(velocity(target_params, batch.cond), x_t, t, d, told)
         chosen = jumps.reshape(-1, *(1,) * len(shape))
         target = jax.lax.stop_gradient(jnp.where(chosen, halves, paths.velocity(path, x_t, t, batch.x)))

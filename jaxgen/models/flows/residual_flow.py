@@ -79,8 +79,9 @@ def residual_flow(
     constrained = flow(exact, (num_dims,), noisy=roulette(lambda params: params))
 
     def init(key: PRNGKey, batch: Batch) -> tuple[Params, Carry]:
-        params, _ = model.init(key, batch)
-        return params, spectral.power_iteration(params, spectral.start_vectors(key, params), 20)
+        net_key, vector_key = jax.random.split(key)
+        params, _ = model.init(net_key, batch)
+        return params, spectral.power_iteration(params, spectral.start_vectors(vector_key, params), 20)
 
     def loss(params: Params, carry: Carry, key: PRNGKey, batch: Batch) -> tuple[Any, tuple[Carry, Metrics]]:
         vectors = spectral.power_iteration(params, carry, num_power_iterations)
