@@ -33,9 +33,9 @@ __all__ = [
     "Masked",
     "Pixel",
     "PixelCNN",
-    "at_pixel",
     "by_channel",
     "check",
+    "inputs",
     "kept_unless",
     "label_bias",
     "row_before",
@@ -92,6 +92,20 @@ def at_pixel(module: nn.Module, previous: Any, position: Any, shape: Sequence[in
     new = jnp.where(position == 0, 0.0, scaled(previous, num_levels)).reshape(previous.shape[0], 1, 1, -1)
     known.value = jax.lax.dynamic_update_slice(known.value, new, (0, 0, 0, channel_before))
     return Pixel(place, channel, before, known.value)
+
+
+def inputs(module: Any, x: Any, position: Any) -> tuple[Pixel | None, Any, Any, Any]:
+    """What a network begins with: the pixel where it is, if it is at one, and what is known, its place, and before it.
+
+    Args:
+        module: the module that calls, with a `shape` and `num_levels`.
+        x: images `[n, h, w, c]`; or the element before the position.
+        position: of a channel, or of a pixel; `None` for whole images, which have no place.
+    """
+    if position is None:
+        return None, scaled(x, module.num_levels), None, None
+    at = at_pixel(module, x, position, module.shape, module.num_levels)
+    return at, at.value, at.place, at.before
 
 
 class Masked(NamedTuple):
@@ -152,10 +166,7 @@ class PixelCNN(Causal):
     def __call__(self, x: Num[Array, "n ..."], context: Any = None, position: Any = None) -> Any:
         """Logits `[n, h, w, c, levels]` of images `[n, h, w, c]`; or of one channel, `[n] -> [n, levels]`."""
         conv, half = Masked(self.shape[2]), self.side // 2
-        at = None if position is None else at_pixel(self, x, position, self.shape, self.num_levels)
-        known, place, before = (
-            (scaled(x, self.num_levels), None, None) if at is None else (at.value, at.place, at.before)
-        )
+        at, known, place, before = inputs(self, x, position)
         h = conv(self.features, half + 1, self.side, right=half, strict=True)(known, place, before)
         h = h + label_bias(context, self.num_classes, x.shape[0], self.features, "label")
         for _ in range(self.depth):
@@ -229,10 +240,7 @@ class GatedPixelCNN(Causal):
     @nn.compact
     def __call__(self, x: Num[Array, "n ..."], context: Any = None, position: Any = None) -> Any:
         """Logits `[n, h, w, c, levels]` of images `[n, h, w, c]`; or of one channel, `[n] -> [n, levels]`."""
-        at = None if position is None else at_pixel(self, x, position, self.shape, self.num_levels)
-        known, place, before = (
-            (scaled(x, self.num_levels), None, None) if at is None else (at.value, at.place, at.before)
-        )
+        at, known, place, before = inputs(self, x, position)
         stack = _RowsAbove(self.features, self.depth, self.side, name="above")
         above = stack(row_before(known)) if at is None else rows_above(self, stack, at)
         conv, groups, skipped, h = Masked(self.shape[2]), self.shape[2], jnp.zeros(()), known

@@ -31,7 +31,7 @@ from jaxgen.nets.causal_conv import CausalConv, Place
 from jaxgen.nets.conv import depth_to_space
 from jaxgen.nets.dense import Dense
 from jaxgen.nets.labels import needed, one_hot
-from jaxgen.nets.pixel_cnn import at_pixel, kept_unless, row_before, rows_above, scaled
+from jaxgen.nets.pixel_cnn import inputs, kept_unless, row_before, rows_above
 from jaxgen.nets.transformer_blocks import drop
 
 __all__ = ["PixelCNNPlus"]
@@ -199,10 +199,7 @@ class PixelCNNPlus(Causal):
         labels = None
         if self.num_classes:
             labels = one_hot(needed(context, self.num_classes), self.num_classes)
-        at = None if position is None else at_pixel(self, x, position, self.shape, self.num_levels)
-        known, place, before = (
-            (scaled(x, self.num_levels), None, None) if at is None else (at.value, at.place, at.before)
-        )
+        at, known, place, before = inputs(self, x, position)
         stack = _RowsAbove(self.features, self.depth, self.num_scales, self.dropout, name="above")
         others = stack(row_before(known), None, labels) if at is None else rows_above(self, stack, at, labels)
         h = CausalConv(self.features, 2, 3, 1, centre=_nothing)(known, place, before)

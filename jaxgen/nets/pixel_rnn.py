@@ -30,7 +30,7 @@ from jaxtyping import Array, Float, Num
 
 from jaxgen.nets.causal import Causal
 from jaxgen.nets.causal_conv import CausalConv, Place, between_groups
-from jaxgen.nets.pixel_cnn import Masked, at_pixel, by_channel, check, kept_unless, label_bias, row_before, scaled
+from jaxgen.nets.pixel_cnn import Masked, by_channel, check, inputs, kept_unless, label_bias, row_before
 
 __all__ = ["DiagonalLSTM", "PixelRNN", "RowLSTM"]
 
@@ -218,10 +218,7 @@ class PixelRNN(Causal):
     def __call__(self, x: Num[Array, "n ..."], context: Any = None, position: Any = None) -> Any:
         """Logits `[n, h, w, c, levels]` of images `[n, h, w, c]`; or of one channel, `[n] -> [n, levels]`."""
         conv, half, groups = Masked(self.shape[2]), self.side // 2, self.shape[2]
-        at = None if position is None else at_pixel(self, x, position, self.shape, self.num_levels)
-        known, place, before = (
-            (scaled(x, self.num_levels), None, None) if at is None else (at.value, at.place, at.before)
-        )
+        at, known, place, before = inputs(self, x, position)
         h = conv(self.features, half + 1, self.side, right=half, strict=True)(known, place, before)
         h = h + label_bias(context, self.num_classes, x.shape[0], self.features, "label")
         for i in range(self.depth):
