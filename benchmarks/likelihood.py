@@ -2,10 +2,11 @@
 
 The score is that of a mixture of three Gaussians of mean 0 in 2, 16 and 256 dimensions, whose log-density is known at
 every noise level. Shown is the largest error of ln p(x) over 64 draws, in nats per dimension, against the number of
-Runge-Kutta steps (4 evaluations of the score each), exact divergence; a table, and a figure where `--figure` names one.
+Runge-Kutta steps (4 evaluations of the score each) and against the tolerance of adaptive steps, exact divergence; two
+tables, and a figure where `--figure` names one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,14 @@ from jaxgen import paths
 from jaxgen.core import Model
 from jaxgen.distributions import normal_log_prob
 from jaxgen.paths import Path as NoisePath
+from jaxgen.samplers.adaptive import solve
 from jaxgen.transforms import probability_flow
 
 PROG = "python -m benchmarks.likelihood"
 DIMENSIONS, STEPS, NUM = (2, 16, 256), (5, 10, 20, 40, 80), 64
+TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)
+Curve = list[tuple[int, float]]
+"""Evaluations of the score, and the largest error of ln p per dimension."""
 WEIGHTS, SCALES = np.array([0.3, 0.3, 0.4]), np.array([0.3, 0.4, 0.5])
 
 
@@ -32,8 +37,8 @@ def log_prob(means: Any, x: Any, alpha: Any = 1.0, sigma: Any = 0.0) -> Any:
     return jax.scipy.special.logsumexp(each + jnp.log(WEIGHTS), axis=-1)
 
 
-def errors(path: NoisePath, num_dims: int) -> list[float]:
-    """The largest error per dimension, for each number of steps."""
+def problem(path: NoisePath, num_dims: int) -> tuple[Model, Any, Any]:
+    """A model with the score of the mixture, 64 draws, and their log-densities."""
     rng = np.random.default_rng(0)
     means = rng.normal(size=(len(WEIGHTS), num_dims))
     means -= WEIGHTS @ means
@@ -44,36 +49,66 @@ def errors(path: NoisePath, num_dims: int) -> list[float]:
         del params, cond
         return jax.grad(lambda x: log_prob(means, x, path.alpha(t), path.sigma(t)).sum())(x)
 
-    model: Any = Model(init=None, loss=None, sample=None, score=score)  # type: ignore[arg-type]
+    unused: Any = None
+    return Model(init=unused, loss=unused, sample=unused, score=score), x, log_prob(means, x)
+
+
+def fixed(path: NoisePath, num_dims: int) -> Curve:
+    """By the Runge-Kutta method on a grid, for each number of steps."""
+    model, x, exact = problem(path, num_dims)
     found = []
     for num_steps in STEPS:
-        flow = probability_flow(model, path, num_steps=num_steps)
-        assert flow.log_prob is not None
-        found.append(float(abs(jax.jit(flow.log_prob)({}, x) - log_prob(means, x)).max()) / num_dims)
+        value: Any = probability_flow(model, path, num_steps=num_steps).log_prob
+        found.append((4 * num_steps, float(abs(jax.jit(value)({}, x) - exact).max()) / num_dims))
     return found
 
 
-def figure(found: dict[str, list[float]]) -> str:
-    """Error against evaluations of the score, both logarithmic, as SVG."""
+def counted(tolerance: float) -> tuple[Callable[..., Any], list[int]]:
+    """A solver of adaptive steps, and the list that it adds its evaluations to; not under `jax.jit`."""
+    counts: list[int] = []
+
+    def solver(field: Any, y: Any, grid: Any) -> Any:
+        solution = solve(field, y, grid[0], grid[-1], rtol=tolerance, atol=tolerance)
+        counts.append(int(solution.num_evaluations))
+        return solution.y
+
+    return solver, counts
+
+
+def adaptive(path: NoisePath, num_dims: int) -> Curve:
+    """By steps as long as a tolerance allows, the same for all draws, for each tolerance."""
+    model, x, exact = problem(path, num_dims)
+    found = []
+    for tolerance in TOLERANCES:
+        solver, counts = counted(tolerance)
+        value: Any = probability_flow(model, path, solver=solver).log_prob
+        error = float(abs(value({}, x) - exact).max()) / num_dims
+        found.append((counts[0], error))
+    return found
+
+
+def figure(found: dict[str, Curve], adapted: dict[str, Curve]) -> str:
+    """Error against evaluations of the score, both logarithmic, as SVG; adaptive steps are dashed."""
     import io
 
     from matplotlib.figure import Figure
 
     drawn = Figure(figsize=(6, 4), layout="constrained")
     axes = drawn.add_subplot()
-    for name, values in found.items():
-        axes.loglog([4 * num for num in STEPS], values, "o-", label=name)
-    axes.axhline(1e-3, color="#999999", lw=1, ls="--")
+    for number, name in enumerate(found):
+        axes.loglog(*zip(*found[name], strict=True), "o-", color=f"C{number}", label=name)
+        axes.loglog(*zip(*adapted[name], strict=True), "x--", color=f"C{number}", lw=0.8)
+    axes.axhline(1e-3, color="#999999", lw=1, ls=":")
     axes.set(xlabel="evaluations of the score", ylabel="largest error of ln p, nats per dimension")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, title="grid; dashed: adaptive")
     buffer = io.StringIO()
     drawn.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
 
 
 def main(argv: Sequence[str]) -> int:
-    """Prints the table.
+    """Prints the tables.
 
     Raises:
         UserError: for bad input.
@@ -82,12 +117,16 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--figure", default=None, metavar="FILE", help="SVG to write")
     args = parser.parse(argv)
     known = {"cosine": paths.cosine(), "variance preserving": paths.variance_preserving()}
-    found = {f"{name}, {d} dimensions": errors(path, d) for name, path in known.items() for d in DIMENSIONS}
+    cases = {f"{name}, {d} dimensions": (path, d) for name, path in known.items() for d in DIMENSIONS}
+    found, adapted = ({name: curve(*case) for name, case in cases.items()} for curve in (fixed, adaptive))
     print(f"{'Runge-Kutta steps':36}" + "".join(f"{num:>10}" for num in STEPS))
-    for name, values in found.items():
-        print(f"{name:36}" + "".join(f"{value:10.1e}" for value in values))
+    for name, curve in found.items():
+        print(f"{name:36}" + "".join(f"{error:10.1e}" for _, error in curve))
+    print(f"{'tolerance: evaluations, error':36}" + "".join(f"{tolerance:>16}" for tolerance in TOLERANCES))
+    for name, curve in adapted.items():
+        print(f"{name:36}" + "".join(f"{num:>8},{error:7.1e}" for num, error in curve))
     if args.figure:
-        Path(args.figure).write_text(figure(found), encoding="utf-8")
+        Path(args.figure).write_text(figure(found, adapted), encoding="utf-8")
     return 0
 
 

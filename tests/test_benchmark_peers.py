@@ -68,11 +68,16 @@ def test_a_sample_is_priced_against_as_many_forward_passes_as_it_has_steps():
     assert calls["forward"] == peers.NUM_STEPS * calls["sample"]
 
 
-def test_errors_of_the_likelihood_fall_with_the_steps(monkeypatch, tmp_path):
+def test_errors_of_the_likelihood_fall_with_the_steps_and_the_tolerance(monkeypatch):
     monkeypatch.setattr(likelihood, "STEPS", (5, 20))
-    found = likelihood.errors(paths.cosine(), 2)
-    assert found[1] < 1e-3 < found[0]
-    assert "<svg" in likelihood.figure({"two": found})
+    monkeypatch.setattr(likelihood, "TOLERANCES", (1e-2, 1e-5))
+    found, adapted = (curve(paths.cosine(), 2) for curve in (likelihood.fixed, likelihood.adaptive))
+    assert [num for num, _ in found] == [20, 80]
+    assert found[1][1] < 1e-3 < found[0][1]
+    assert adapted[1][1] < 1e-3 < adapted[0][1]
+    assert adapted[0][0] < adapted[1][0]
+    assert all(num % 6 == 2 for num, _ in adapted)
+    assert "<svg" in likelihood.figure({"two": found}, {"two": adapted})
 
 
 def test_a_ratio_is_the_median_over_turns():
