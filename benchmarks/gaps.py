@@ -140,9 +140,12 @@ def figure(groups: dict[str, Curves]) -> str:
     from matplotlib.figure import Figure
 
     drawn = Figure(figsize=(4.5 * len(groups), 4.2), layout="constrained")
+    names = list(dict.fromkeys(name for curves in groups.values() for name, curve in curves.items() if curve.steps))
     for axes, (group, curves) in zip(drawn.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True):
-        trained_ones = {name: curve for name, curve in curves.items() if curve.steps}
-        for number, (name, curve) in enumerate(trained_ones.items()):
+        for number, name in enumerate(names):
+            if name not in curves:
+                continue
+            curve = curves[name]
             style = {"color": COLOURS[number % len(COLOURS)], "ls": "-" if number < len(COLOURS) else "--"}
             axes.plot(curve.steps, next(iter(curve.gaps.values())), "o", ms=3, label=name, **style)
         for name, curve in curves.items():
