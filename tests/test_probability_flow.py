@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.linalg import hadamard
 
 from jaxgen import paths
 from jaxgen.bijections import affine
@@ -66,6 +67,18 @@ def test_likelihoods_within_a_thousandth_of_a_nat_per_dimension(num_dims, num_pr
     np.testing.assert_array_less(abs(error.mean(1)), 1e-3 + chance)
 
 
+@pytest.mark.parametrize("num_dims", [2, 16])
+def test_orthogonal_probes_leave_nothing_to_chance(monkeypatch, num_dims):
+    """Hutchinson's estimate over the rows of a Hadamard matrix is the trace: the mixture's log-density, to 1e-4."""
+    signs = jnp.asarray(hadamard(num_dims), jnp.float32)[:, None]
+    monkeypatch.setattr(jax.random, "rademacher", lambda key, shape, dtype: jnp.broadcast_to(signs, shape))
+    mixture, path = analytic.mixture(num_dims), paths.cosine(margin=3e-4)
+    flow = probability_flow(exact_model(mixture, path), path, num_steps=60, num_probes=num_dims)
+    x = jnp.asarray(analytic.sample(mixture, 0, 4))
+    error = (jax.jit(flow.elbo)((), KEY, x) - analytic.log_prob(mixture, x)) / num_dims
+    np.testing.assert_array_less(abs(error), 1e-4)
+
+
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
 def test_samples_by_adaptive_steps_are_as_near_as_they_are_told_to_be(path):
     """The flow of a Gaussian takes z to mean + z scale, up to what is left at the ends of the path."""
@@ -90,14 +103,20 @@ def test_samples_by_adaptive_steps_are_as_near_as_they_are_told_to_be(path):
 
 
 def test_error_falls_with_the_number_of_steps():
-    """Fourth order, until float32 is reached, and the adaptive solver beside it."""
+    """Fourth order, until float32 is reached, and the adaptive solver beside it, by its tolerance."""
     mixture, path = analytic.mixture(), paths.cosine(margin=3e-4)
-    x = jnp.asarray(analytic.sample(mixture, 0, 64))
-    found = [
-        jax.jit(probability_flow(exact_model(mixture, path), path, num_steps=num).log_prob)((), x) for num in (10, 20)
-    ]
+    x, model = jnp.asarray(analytic.sample(mixture, 0, 64)), exact_model(mixture, path)
+    found = [jax.jit(probability_flow(model, path, num_steps=num).log_prob)((), x) for num in (10, 20)]
+
+    @jax.jit
+    def by_adaptive_steps(tolerance):
+        return probability_flow(model, path, solver=dormand_prince(rtol=tolerance, atol=tolerance)).log_prob((), x)
+
+    found += [by_adaptive_steps(tolerance) for tolerance in (1e-2, 1e-4)]
     errors = [abs(values - analytic.log_prob(mixture, x)).max() for values in found]
     assert errors[1] < errors[0] / 8
+    assert errors[3] < errors[2] / 8
+    assert errors[3] < 1e-3
 
 
 def test_hutchinson_is_unbiased_and_called_a_bound():

@@ -13,6 +13,8 @@ Source: Elucidating the Design Space of Diffusion-Based Generative Models, https
 algorithms 1 and 2.
 """
 
+import jax.numpy as jnp
+
 from jaxgen import paths
 from jaxgen.paths import Path, Time
 from jaxgen.samplers.churn import churned
@@ -29,7 +31,8 @@ def _step(denoise: Denoiser, path: Path, key: PRNGKey, x_t: Data, t: Time, s: Ti
     x_s = follow(path, key, x_t, t, s, x0)
     change = denoise(x_s, s) - x0
     (alpha_t, sigma_t), (alpha_s, sigma_s) = paths.scales(path, t, x_t), paths.scales(path, s, x_t)
-    return land(path, s, x_s + 0.5 * (alpha_s * sigma_t / sigma_s - alpha_t) * change, x0)
+    ratio = sigma_t / jnp.where(sigma_s > 0, sigma_s, 1.0)  # finite where `land` drops it: its gradient is not dropped
+    return land(path, s, x_s + 0.5 * (alpha_s * ratio - alpha_t) * change, x0)
 
 
 def heun() -> Stepper:

@@ -42,16 +42,18 @@ def predictor_corrector(predictor: Stepper, *, signal_to_noise: Scalar = 0.16, n
     if num_corrections < 0:
         raise ValueError(f"num_corrections must not be negative, got {num_corrections}")
 
-    def correct(denoise: Denoiser, path: Path, key: PRNGKey, x_s: Data, s: Time) -> Data:
-        """(2)."""
-        score = lambda x: paths.SCORE.from_x0(path, x, s, denoise(x, s))  # noqa: E731
-        kernel = langevin(score, 2 * (signal_to_noise * path.sigma(s)) ** 2)
+    def correct(denoise: Denoiser, path: Path, key: PRNGKey, x_s: Data, t: Time, s: Time) -> Data:
+        """(2); where no noise is left, x_s, beside a correction at t that is finite and dropped, as is its gradient."""
+        noisy = path.sigma(s) > 0
+        at = jnp.where(noisy, s, t)
+        score = lambda x: paths.SCORE.from_x0(path, x, at, denoise(x, at))  # noqa: E731
+        kernel = langevin(score, 2 * (signal_to_noise * path.sigma(at)) ** 2)
         corrected = run(kernel, key, LangevinState(x_s), num_corrections).position
-        return jnp.where(path.sigma(s) > 0, corrected, x_s)
+        return jnp.where(noisy, corrected, x_s)
 
     def step(denoise: Denoiser, path: Path, key: PRNGKey, state: State, t: Time, s: Time) -> State:
         step_key, key = jax.random.split(key)
         predicted = predictor.step(denoise, path, step_key, state, t, s)
-        return predicted._replace(x=correct(denoise, path, key, predicted.x, s))
+        return predicted._replace(x=correct(denoise, path, key, predicted.x, t, s))
 
     return Stepper(predictor.init, step, predictor.num_evaluations + num_corrections)

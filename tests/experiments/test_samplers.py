@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments import data, samplers
+from experiments import data, samplers, train
 from experiments.configs import diffusion_digits
 from experiments.errors import UserError
 from jaxgen import paths
@@ -85,6 +85,28 @@ def test_a_diffusion_that_cannot_be_sampled_so_is_refused(fields, message):
     dataset = data.load("digits")
     with pytest.raises(UserError, match=message):
         diffusion_digits.build(diffusion_digits.Config(**fields), dataset)
+
+
+@pytest.mark.parametrize(
+    ("name", "flag", "message"),
+    [
+        ("diffusion_digits", "--num-evaluations", "--num-evaluations must be at least 1, .*, got 0"),
+        ("consistency_digits", "--num-evaluations", "num_steps >= 1 .*, got 0 and 0.0"),
+        ("continuous_consistency_digits", "--num-evaluations", "num_steps >= 1, .*, got 0, 500 and 0.1"),
+        ("mean_flow_digits", "--num-evaluations", "num_steps >= 1 .*, got 0 and 0.5"),
+        ("shortcut_digits", "--num-evaluations", "num_steps a power of two of at most 64, got 7 and 0"),
+        ("vdm_digits", "--num-evaluations", "num_steps and num_bound_times must be at least 1, got 0 and 8"),
+        ("masked_diffusion_digits", "--num-evaluations", "num_steps must be at least 1, got 0"),
+        ("diffusion_digits", "--likelihood-steps", "num_steps >= 1 .*, got 0 and 1"),
+        ("flow_matching_digits", "--likelihood-steps", "num_steps >= 1 .*, got 0 and 1"),
+    ],
+)
+def test_no_steps_at_all_are_refused(name, flag, message, tmp_path):
+    """On the command line of a training, which says so in one line and makes no run directory."""
+    with pytest.raises(UserError, match=f"{message}$") as error:
+        train.main([name, "--workdir", str(tmp_path / "run"), flag, "0"])
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,7 @@ def test_loss_of_edm():
 
 EXPLODING = (lambda t: np.ones_like(t), lambda t: 0.01 * 5000**t)
 QUARTER_CIRCLE = (lambda t: np.cos(np.pi * t / 2), lambda t: np.sin(np.pi * t / 2))
+STRAIGHT = (lambda t: 1 - t, lambda t: t)
 PARABOLA = (lambda path, view, t: 0.5 + 3 * t**2, lambda t: 0.5 + 3 * t**2)
 
 
@@ -195,6 +196,16 @@ def noise_of(alpha, sigma, x, eps):
 
 def data_of(alpha, sigma, x, eps):
     return x
+
+
+def velocity_of(alpha, sigma, x, eps):
+    """On the straight line, dx_t / dt with x_t = (1 - t) x + t eps."""
+    return eps - x
+
+
+def score_of(alpha, sigma, x, eps):
+    """The gradient of ln N(x_t; alpha x, sigma^2 I) by x_t."""
+    return -eps / sigma
 
 
 def min_snr_of(t):
@@ -215,10 +226,12 @@ def sigmoid_of(t):
         (paths.cosine(), QUARTER_CIRCLE, paths.V, v_of, *PARABOLA),
         (paths.variance_exploding(sigma_min=0.01, sigma_max=50.0), EXPLODING, paths.EPS, noise_of, *PARABOLA),
         (paths.cosine(), QUARTER_CIRCLE, paths.X0, data_of, *PARABOLA),
+        (paths.linear(), STRAIGHT, paths.VELOCITY, velocity_of, *PARABOLA),
+        (paths.cosine(), QUARTER_CIRCLE, paths.SCORE, score_of, *PARABOLA),
         (paths.cosine(), QUARTER_CIRCLE, paths.V, v_of, paths.min_snr_weight(5.0), min_snr_of),
         (paths.cosine(), QUARTER_CIRCLE, paths.EPS, noise_of, paths.sigmoid_weight(2.0), sigmoid_of),
     ],
-    ids=["v", "eps", "x0", "min_snr", "sigmoid"],
+    ids=["v", "eps", "x0", "velocity", "score", "min_snr", "sigmoid"],
 )
 def test_loss_is_the_mean_of_weighted_errors(path, scales, view, target_of, weight, weight_of):
     """By hand in float64, example by example, with a network and a weight that depend on the time."""

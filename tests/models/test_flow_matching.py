@@ -22,6 +22,7 @@ KEY = jax.random.key(0)
 PATH = paths.linear()
 FLOW = {"path": PATH, "parametrization": paths.VELOCITY}
 MIXTURE = analytic.mixture()
+MEAN, VARIANCE = jnp.array([0.4, -0.3]), jnp.array([0.25, 1.5])
 
 
 TRANSPORT = jax.jit(paths.optimal_transport_coupling().pair)
@@ -52,8 +53,8 @@ def test_an_assignment_of_what_is_not_a_number_ends():
     assert np.isfinite(TRANSPORT((), KEY, batch)[1]).all()
 
 
-def test_the_exact_velocity_is_the_optimum():
-    """Of all networks a(t) x + b(t), least squares at each time finds the closed-form velocity of a Gaussian."""
+def test_the_exact_velocity_is_the_best_affine_one():
+    """Of all networks a(t) x + b(t), at three times, least squares finds the closed-form velocity of a Gaussian."""
     mean, variance, num = 0.4, 0.3, 100_000
     for now in (0.1, 0.5, 0.9):
         batch = Batch(mean + np.sqrt(variance) * jax.random.normal(jax.random.key(1), (num, 1)))
@@ -64,6 +65,31 @@ def test_the_exact_velocity_is_the_optimum():
         found = features[:4] @ np.linalg.lstsq(features, np.asarray(target, np.float64), rcond=None)[0]
         moved = lambda s, now=now, x_t=x_t: analytic.gaussian_flow(PATH, mean, variance, x_t[:4], now, s)  # noqa: E731
         np.testing.assert_allclose(found, jax.jacfwd(moved)(now), atol=0.02)
+
+
+@pytest.mark.parametrize("scale", [0.0, np.sqrt(VARIANCE)], ids=["point", "gaussian"])
+def test_the_loss_of_the_exact_velocity_is_zero(scale):
+    """Noise goes to MEAN + scale noise on lines that do not cross: x_t tells the noise, and with it noise - x.
+
+    Roots of losses, in units of that of a network that says 0: below 1e-5, and 0.01 with 1 percent too much velocity.
+    """
+
+    class Exact(nn.Module):
+        @nn.compact
+        def __call__(self, x, level, cond=None):
+            t = nn.sigmoid(level)[:, None]
+            noise = (x * jnp.sqrt((1 - t) ** 2 + t**2) - (1 - t) * MEAN) / ((1 - t) * scale + t)
+            return cond[:, None] * (noise - (MEAN + scale * noise))
+
+    def pair(carry, key, batch):
+        noise = jax.random.normal(key, batch.x.shape)
+        return MEAN + scale * noise, noise
+
+    model = diffusion(Exact(), (2,), coupling=paths.Coupling(lambda key, batch: (), pair), **FLOW)
+    loss = jax.jit(lambda share: model.loss({}, (), KEY, Batch(jnp.zeros((1000, 2)), jnp.full(1000, share)))[0])
+    exact, wrong, none = (np.sqrt(loss(share)) for share in (1.0, 1.01, 0.0))
+    assert exact < 1e-5 * none
+    np.testing.assert_allclose(wrong, 0.01 * none, rtol=1e-3)
 
 
 def mixture_batch(key, num=128):
@@ -107,9 +133,14 @@ def test_couplings_straighten_the_flow():
     assert distance(found[0][0], found[2][0]) < 0.2
 
 
+def closed_form_end(latent):
+    """Where the flow to N(MEAN, diag VARIANCE) carries latents."""
+    end = analytic.gaussian_flow(PATH, MEAN, VARIANCE, PATH.sigma(PATH.t_max) * latent, PATH.t_max, PATH.t_min)
+    return end / PATH.alpha(PATH.t_min)
+
+
 def test_flow_matching_of_the_exact_network_ends_on_the_closed_form():
     """A network that is the exact velocity of a Gaussian; Heun's method against the closed-form flow."""
-    mean, variance = jnp.array([0.4, -0.3]), jnp.array([0.25, 1.5])
 
     class Exact(nn.Module):
         @nn.compact
@@ -117,14 +148,25 @@ def test_flow_matching_of_the_exact_network_ends_on_the_closed_form():
             del cond
             t = paths.time_of_log_snr(PATH, -2 * level)[:, None]
             x_t = x * jnp.sqrt(PATH.alpha(t) ** 2 + PATH.sigma(t) ** 2)
-            moved = lambda s: analytic.gaussian_flow(PATH, mean, variance, x_t, t, s)  # noqa: E731
+            moved = lambda s: analytic.gaussian_flow(PATH, MEAN, VARIANCE, x_t, t, s)  # noqa: E731
             return jax.jvp(moved, (t,), (jnp.ones_like(t),))[1]
 
     model = diffusion(Exact(), (2,), stepper=heun(), num_steps=50, **FLOW)
     latent = jax.random.normal(KEY, (100, 2))
-    end = analytic.gaussian_flow(PATH, mean, variance, PATH.sigma(PATH.t_max) * latent, PATH.t_max, PATH.t_min)
-    found = jax.jit(model.decode)({}, latent)
-    np.testing.assert_allclose(found, end / PATH.alpha(PATH.t_min), atol=2e-3)
+    np.testing.assert_allclose(jax.jit(model.decode)({}, latent), closed_form_end(latent), atol=2e-3)
+
+
+def test_flow_matching_learns_the_flow():
+    """Trained from scratch on a Gaussian, 50 steps of Heun's method end on the closed form.
+
+    Measured: 0.021 of the data's spread, root mean square over 1000 latents, after 1000 steps.
+    """
+    draw = lambda key: Batch(MEAN + jnp.sqrt(VARIANCE) * jax.random.normal(key, (256, 2)))  # noqa: E731
+    model, tx = diffusion(TimeMLP((32, 32)), (2,), **FLOW), optax.adam(optax.cosine_decay_schedule(6e-3, 1000))
+    params = fit(model, tx, draw, start(model, tx, draw), 1000).ema_params
+    latent = jax.random.normal(jax.random.key(7), (1000, 2))
+    error = (jax.jit(model.decode)(params, latent) - closed_form_end(latent)) / np.sqrt(VARIANCE)
+    assert jnp.sqrt((error**2).mean()) < 0.05
 
 
 def test_parameters_that_do_not_fit_are_refused():

@@ -40,6 +40,37 @@ def test_rejected_steps_and_few_evaluations_where_it_is_smooth():
     assert abs(int(found.num_evaluations) - solution.nfev) <= 0.05 * solution.nfev
 
 
+def halving_slope(errors):
+    """How many times an error halves when the step does, fitted to a row of halved steps."""
+    return -np.polyfit(range(len(errors)), np.log2(errors), 1)[0]
+
+
+def test_orders_of_the_pair():
+    """Against y = tanh(t^2 + c), which solves y' = 2 t (1 - y^2), by steps of fixed lengths in double precision.
+
+    Order 5 over a whole interval, 6 in one step; the estimate is the error of the fourth-order solution, of order 5.
+    """
+    riccati = lambda y, t: 2 * t * (1 - y**2)  # noqa: E731
+    solution = lambda t: np.tanh(t**2 + np.array([-1.0, -0.5, 0.0]))  # noqa: E731
+    one = jax.jit(lambda y, t, h: adaptive._try(riccati, y, riccati(y, t), t, h))
+
+    def end(num):
+        y, h = solution(0.0), 1.5 / num
+        for i in range(num):
+            y = one(y, i * h, h)[0]
+        return y
+
+    with jax.enable_x64(new_val=True):
+        whole = [abs(end(num) - solution(1.5)).max() for num in (16, 32, 64)]
+        lengths = (0.05, 0.025, 0.0125)
+        tried = [one(solution(1.0), 1.0, h) for h in lengths]
+        single = [abs(y - solution(1.0 + h)).max() for h, (y, _, _) in zip(lengths, tried, strict=True)]
+        estimates = [abs(error).max() for _, _, error in tried]
+    assert abs(halving_slope(whole) - 5) < 0.25, whole
+    assert abs(halving_slope(single) - 6) < 0.25, single
+    assert abs(halving_slope(estimates) - 5) < 0.25, estimates
+
+
 def test_evaluations_are_counted():
     calls = []
 

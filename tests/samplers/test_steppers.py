@@ -58,8 +58,6 @@ STEPPERS = STOCHASTIC | {name: stepper for name, (stepper, _, _) in DETERMINISTI
 MEAN, VARIANCE = jnp.array([0.5, -1.0]), jnp.array([0.25, 2.0])
 KEY = jax.random.key(0)
 every_path = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
-BUT_ONE = {name: path for name, path in PATHS.items() if name != "variance_preserving"}
-every_path_but_one = pytest.mark.parametrize("path", BUT_ONE.values(), ids=BUT_ONE.keys())
 every_stepper = pytest.mark.parametrize("stepper", STEPPERS.values(), ids=STEPPERS.keys())
 every_stochastic = pytest.mark.parametrize("stepper", STOCHASTIC.values(), ids=STOCHASTIC.keys())
 every_deterministic = pytest.mark.parametrize("name", DETERMINISTIC)
@@ -92,13 +90,14 @@ def fitted_order(found, exact):
     return -np.polyfit(range(len(errors)), np.log2(errors), 1)[0], errors
 
 
-@every_path_but_one
+@every_path
 @every_deterministic
 def test_order_of_convergence_in_both_directions(path, name):
-    """Against the closed-form flow of a Gaussian, from noise to data; from data to noise it is that order or more.
+    """Against the closed-form flow of a Gaussian, from noise to data and from data to noise.
 
     On a Gaussian 3M is of order 4: with u half the log-SNR and D(u) the denoised along the flow, an error at u arrives
     with weight D(u), so that the coefficient of h^3 is a multiple of int D''' D du = 0. UniPC has other such terms.
+    From data to noise 3M comes to that order later than down, and is at 3.6 to 3.7 where float32 ends.
     """
     stepper, order, finest = DETERMINISTIC[name]
     order_here = 4 if name == "dpm_solver_3m" else order
@@ -110,7 +109,7 @@ def test_order_of_convergence_in_both_directions(path, name):
     assert abs(slope - order_here) < 0.25, (slope, found)
     encoded = walk(stepper, denoise, path, exact, *[grid[::-1] for grid in down])
     slope, found = fitted_order(encoded, x)
-    assert slope > order - 0.25, (slope, found)
+    assert abs(slope - order_here) < (0.5 if name == "dpm_solver_3m" else 0.25), (slope, found)
 
 
 def mixture_flow(target, x, t_max, t_min):
@@ -215,14 +214,14 @@ def test_a_step_to_no_noise_gives_the_denoised(name):
     chex.assert_tree_all_finite(last)
 
 
-def test_gradients_pass_a_step_to_no_noise():
-    """The derivative of a multistep sample by its start, which no infinite length may spoil, against differences."""
+@pytest.mark.parametrize("name", STEPPERS)
+def test_gradients_pass_a_step_to_no_noise(name):
+    """The derivative of a sample by its start, which no infinite length may spoil, against differences."""
     path, denoise = paths.Path(lambda t: 1 - jnp.asarray(t), jnp.asarray, 0.0, 1.0), lambda x, t: jnp.sin(x) * t
-    around = jnp.array([[0.69], [0.71]])
-    for stepper in (dpm_solver_3m(), unipc()):
-        end, pullback = jax.vjp(lambda x: walk(stepper, denoise, path, x, [0.9, 0.6, 0.3, 0.0])[0], around)  # noqa: B023
-        difference, slopes = (end[1, 0] - end[0, 0]) / 0.02, pullback(jnp.ones_like(end))[0]
-        np.testing.assert_allclose(slopes.mean(), difference, rtol=1e-3)
+    grid, x, step = jnp.array([0.9, 0.6, 0.3, 0.0]), jnp.array([[0.7]]), 0.01
+    end = jax.jit(lambda x: integrate(STEPPERS[name], denoise, path, KEY, x, grid).sum())
+    difference = (end(x + step) - end(x - step)) / (2 * step)
+    np.testing.assert_allclose(jax.jit(jax.grad(end))(x), difference[None, None], rtol=1e-3)
 
 
 @every_stochastic
@@ -233,10 +232,10 @@ def test_stochastic_steps_to_no_noise_add_none(stepper):
     chex.assert_trees_all_close(x, jnp.full((5, 2), 0.25), rtol=1e-5)
 
 
-MOMENTS = {  # seconds each: where noise is not the root of 1 - alpha^2, of the one that is told the SDE's g^2
+MOMENTS = {  # seconds each: where the clock is a linear beta, of the one that is told the SDE's g^2
     f"{path}-{stepper}": (PATHS[path], STOCHASTIC[stepper])
-    for path, stepper in itertools.product(BUT_ONE, STOCHASTIC)
-    if path != "sub_variance_preserving" or stepper == "euler_maruyama"
+    for path, stepper in itertools.product(PATHS, STOCHASTIC)
+    if path in ("cosine", "variance_exploding") or stepper == "euler_maruyama"
 }
 
 
@@ -322,9 +321,7 @@ def test_samples_of_a_mixture(stepper):
     np.testing.assert_array_less(abs(products.mean(0) - covariance), 4 * products.std(0) / np.sqrt(4000))
 
 
-@every_stepper
-def test_number_of_evaluations(stepper):
-    """Calls that really happen, counted on the host."""
+def calls_in_six_steps(stepper):
     path, calls = paths.cosine(), []
 
     def denoise(x, t):
@@ -335,7 +332,19 @@ def test_number_of_evaluations(stepper):
         jax.jit(lambda x: integrate(stepper, denoise, path, KEY, x, paths.uniform_grid(path, 6)))(jnp.ones((2, 2)))
     )
     jax.effects_barrier()
-    assert len(calls) == 6 * stepper.num_evaluations
+    return len(calls)
+
+
+@every_stepper
+def test_number_of_evaluations(stepper):
+    """Calls that really happen, counted on the host."""
+    assert calls_in_six_steps(stepper) == 6 * stepper.num_evaluations
+
+
+def test_every_correction_is_an_evaluation():
+    """Two calls of the predictor and three corrections, in every step."""
+    stepper = predictor_corrector(heun(), num_corrections=3)
+    assert calls_in_six_steps(stepper) == 6 * stepper.num_evaluations == 6 * (2 + 3)
 
 
 @every_stepper
