@@ -27,7 +27,8 @@ VARIANTS = (  # these use the batch, their keys and their carry as another entry
     *("ffjord", "residual_flow", "image_transformer", "made", "made_ensemble", "pixel_cnn", "gated_pixel_cnn"),
     *("pixel_rnn", "pixel_cnn_plus", "wavenet", "transformer", "glow"),
     *("continuous_consistency_distilled", "rectified_flow", "d3pm_absorbing", "guided_by_a_classifier"),
-    *("probability_flow_estimated", "variational_dequantize_judged"),
+    *("probability_flow_estimated", "variational_dequantize_judged", "probability_flow_adaptive"),
+    *("consistency_training", "mean_flow_guided", "wavenet_told"),
 )
 MODELS = {name: entry for name, entry in ZOO.items() if name not in VARIANTS}
 every_model = pytest.mark.parametrize("entry", MODELS.values(), ids=MODELS, scope="module")  # one after another

@@ -20,6 +20,7 @@ from experiments import checks, images, teachers
 from experiments.config import Experiment
 from experiments.data import Dataset
 from experiments.errors import UserError
+from experiments.optimizers import cosine_adam
 from jaxgen import paths
 from jaxgen.models.diffusion.consistency import consistency
 from jaxgen.models.diffusion.diffusion import diffusion
@@ -35,7 +36,7 @@ class Config(images.Config):
     steps: int = 2000
     """Number of training steps in all (a resumed run goes on to this number)."""
     learning_rate: float = 3e-4
-    """Step size of Adam."""
+    """Step size of Adam; in tuning the largest, which falls to 0 along a half cosine."""
     teacher: str = ""
     """Run directory of the diffusion model that is distilled; empty to train on data alone."""
     start: str = ""
@@ -54,7 +55,8 @@ def build(config: Config, dataset: Dataset) -> Experiment:
     path = paths.cosine()
     prepare, how = _training(config, net, shape, path)
     model = consistency(net, shape, path=path, parametrization=paths.V, num_steps=config.num_evaluations, **how)
-    return Experiment(images.as_reals(model, dataset), images.adam(config), prepare=prepare)
+    tx = cosine_adam(config, max_norm=1.0) if config.start else images.adam(config)
+    return Experiment(images.as_reals(model, dataset), tx, prepare=prepare)
 
 
 def _training(config: Config, net: Any, shape: Any, path: Path) -> tuple[Any, dict[str, Any]]:

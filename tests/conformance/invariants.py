@@ -15,6 +15,7 @@ from experiments.data import Dataset, Split
 from experiments.runs import Run
 from jaxgen.core import init_state, score, train_step
 from tests.conformance.zoo import NUM, Entry
+from tests.models.sequences import noisy
 
 KEY = jax.random.key(0)
 
@@ -178,14 +179,15 @@ def compiles_once(entry: Entry):
 
 
 def normalised(entry: Entry):
-    """The density integrates, or the probability sums, to one."""
+    """The density integrates, or the probability sums, to one; also with noise on parameters that started at zero."""
     if entry.support is None or entry.model.log_prob is None:
         return
     params, (points, weights) = trained(entry).params, entry.support
     for label in range(3 if entry.conditional else 1):
         cond = jnp.full(points.shape[0], label)
-        total = (weights * jnp.exp(jax.jit(entry.model.log_prob)(params, points, cond))).sum()
-        np.testing.assert_allclose(total, 1, atol=2e-3)
+        for moved in (params, noisy(params, entry.noise)):
+            total = (weights * jnp.exp(jax.jit(entry.model.log_prob)(moved, points, cond))).sum()
+            np.testing.assert_allclose(total, 1, atol=2e-3)
 
 
 def bound_below_log_prob(entry: Entry):

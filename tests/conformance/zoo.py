@@ -1,5 +1,6 @@
 """Every model of the library, once: adding a model to every invariant is adding one entry here."""
 
+import functools
 import itertools
 import math
 from typing import Any, NamedTuple
@@ -53,6 +54,7 @@ from jaxgen.nets.transformer_blocks import GPT2, MODERN
 from jaxgen.nets.translator import Translator
 from jaxgen.nets.wavenet import WaveNet
 from jaxgen.paths import transitions
+from jaxgen.samplers.adaptive import dormand_prince
 from jaxgen.samplers.unipc import unipc
 from jaxgen.transforms import (
     classifier_free_guidance,
@@ -94,6 +96,7 @@ class Entry(NamedTuple):
         tx: optimiser.
         conditional: whether the model reads `cond`.
         support: where `log_prob` sums or integrates to one, if that can be checked.
+        noise: standard deviation of what is added to the parameters before it is; the support has to hold all mass.
         exceptions: names of invariants that this model is known not to obey, with the reason.
     """
 
@@ -103,6 +106,7 @@ class Entry(NamedTuple):
     tx: optax.GradientTransformation = adam(1e-2)
     conditional: bool = False
     support: Support | None = None
+    noise: float = 0.2
     exceptions: dict[str, str] = {}  # noqa: RUF012
 
 
@@ -147,6 +151,21 @@ def side_of_the_plane(x: Any, t: Any, cond: Any) -> Any:
     del t
     directions = jnp.array([[1.0, 0.0], [-0.5, 0.8], [-0.5, -0.8]])
     return jnp.take_along_axis(jax.nn.log_softmax(x @ directions.T), cond[:, None], 1)[:, 0]
+
+
+class Told(WaveNet):
+    """A WaveNet whose label also says where the sound is over: label k may end in half k, and has ended by the next."""
+
+    def context(self, cond: Any) -> Any:
+        frames = (jnp.arange(2) < cond[:, None]).astype(jnp.int32)
+        return super().context((cond, jax.nn.one_hot(frames, 2)))
+
+
+def told_sounds() -> Batch:
+    """Sounds of four samples of two levels and an end, 2, that are over where `Told` is told: at samples 0, 2 and 4."""
+    labels = jnp.arange(NUM) % 3
+    sounds = jax.random.randint(jax.random.key(2), (NUM, 4), 0, 2)
+    return Batch(jnp.where(jnp.arange(4) < 2 * labels[:, None], sounds, 2).astype(jnp.uint8), labels)
 
 
 TOKENS, IMAGES, MIXTURE = categorical_conditional(3), (2, 2, 1), logistic_mixture(4, 2, num_channels=2)
@@ -220,6 +239,7 @@ ENTRIES = [
         real(2),
         conditional=True,
         support=grid(8, 121),
+        noise=0.3,
     ),
     Entry(
         "residual_flow",
@@ -312,6 +332,12 @@ ENTRIES = [
         real(2),
         conditional=True,
     ),
+    Entry(
+        "consistency_training",
+        consistency(TimeMLP((8,), NUM_CLASSES), (2,), pairs=paths.log_normal_pairs(paths.doubling(8)), num_steps=2),
+        real(2),
+        conditional=True,
+    ),
     Entry("continuous_consistency", continuous_consistency(TimeMLP((8,)), (2,), num_warmup_steps=2), real(2)),
     Entry(
         "continuous_consistency_distilled",
@@ -335,6 +361,16 @@ ENTRIES = [
         real(2),
     ),
     Entry("mean_flow", mean_flow(TimeMLP((8,), NUM_CLASSES), (2,)), real(2), conditional=True),
+    Entry(
+        "mean_flow_guided",
+        drop_condition(
+            mean_flow(TimeMLP((8,), NUM_CLASSES + 1), (2,), guidance_scale=2.0, null=NUM_CLASSES),
+            0.3,
+            null=NUM_CLASSES,
+        ),
+        real(2),
+        conditional=True,
+    ),
     Entry("shortcut", shortcut(TimeMLP((8,)), (2,), num_levels=3, num_steps=2), real(2)),
     Entry(
         "masked_diffusion",
@@ -405,6 +441,18 @@ ENTRIES = [
         probability_flow(diffusion(TimeMLP((16,)), (2,), path=PATH, num_steps=5), PATH, num_steps=20),
         real(2),
         support=grid(8, 121),
+    ),
+    Entry(
+        "probability_flow_adaptive",
+        probability_flow(
+            diffusion(TimeMLP((8,), NUM_CLASSES, 4, embed=slow_features), (2,), path=PATH, num_steps=5),
+            PATH,
+            solver=dormand_prince(rtol=1e-6, atol=1e-6),
+        ),
+        real(2),
+        conditional=True,
+        support=grid(8, 61),
+        exceptions={"score_is_the_gradient": "a loop of as many steps as it needs has no backward derivative"},
     ),
     Entry(
         "transformer",
@@ -500,6 +548,19 @@ ENTRIES = [
         autoregressive(WaveNet(4, 3, MIXTURE_AND_END.num_outputs, 4, 4, (1, 2)), (4,), MIXTURE_AND_END),
         levels(3, 4),
         adam(0.05),
+        support=every(3, 4),
+    ),
+    Entry(
+        "wavenet_told",
+        autoregressive(
+            Told(4, 3, 3, 4, 4, (1, 2), (NUM_CLASSES,), num_local=2, ending=functools.partial(TOKENS.ending, end=2)),
+            (4,),
+            TOKENS,
+            end=2,
+        ),
+        told_sounds(),
+        adam(0.05),
+        conditional=True,
         support=every(3, 4),
     ),
 ]

@@ -118,9 +118,10 @@ def test_cached_equals_full(style):
     assert_cached_equals_full(text, parameters(text, x, cond), x, cond)
 
 
-def test_cached_equals_full_of_images():
+@styles
+def test_cached_equals_full_of_images(style):
     x = jax.random.randint(KEY, (2, 2, 3, 2), 0, 3)
-    image = net(GPT2, (2, 3, 2))
+    image = net(style, (2, 3, 2))
     assert_cached_equals_full(image, parameters(image, x), x)
 
 
@@ -145,11 +146,12 @@ def test_causal_by_autodiff(style, shape):
     assert_strictly_triangular(np.abs(np.asarray(jacobian)).sum((1, 3)))
 
 
+@styles
 @pytest.mark.parametrize("shape", [(5,), (2, 2, 1)], ids=["strings", "images"])
-def test_probabilities_sum_to_one(shape):
+def test_probabilities_sum_to_one(style, shape):
     """Over all strings of five tokens of three levels, and all 2x2 images of four."""
     num_levels = 3 if len(shape) == 1 else 4
-    ours = net(GPT2, shape).clone(num_tokens=num_levels)
+    ours = net(style, shape).clone(num_tokens=num_levels)
     points = every(num_levels, np.prod(shape)).reshape(-1, *shape)
     model = autoregressive(ours, shape, categorical_conditional(num_levels))
     assert_sums_to_one(model, parameters(ours, points[:1]), points)

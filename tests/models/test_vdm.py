@@ -1,4 +1,4 @@
-"""Variational diffusion with exact denoisers: of Gaussians, and of a few levels."""
+"""Variational diffusion with exact denoisers, of Gaussians and of a few levels, and trained from scratch."""
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jaxgen.models.diffusion.vdm import levels, reals, vdm
 from jaxgen.nets.monotone import Monotone
 from jaxgen.nets.time import TimeMLP
 from jaxgen.types import Batch
+from tests.training import fit, start
 
 KEY = jax.random.key(0)
 MEAN, VARIANCE = np.array([0.4, -0.3]), np.array([0.25, 1.5])
@@ -116,6 +117,22 @@ def test_the_schedule_learns_the_least_variance():
     found = [np.mean((constant - np.asarray(draw(params), np.float64)) ** 2) for params in (before, after)]
     np.testing.assert_allclose(found[0], straight, rtol=0.1)
     assert least * 0.98 < found[1] < least + 0.2 * (straight - least)
+
+
+def test_a_network_learns_a_gaussian():
+    """The mean bound of fresh data against the entropy in closed form, within 0.05 nats per dimension.
+
+    Training begins 3.2 nats per dimension below, and ends 0.01 below.
+    """
+    options = {"schedule": Monotone(8), "gamma_min": -6.0, "gamma_max": 6.0}
+    model, finer = (vdm(TimeMLP((32,)), (2,), num_bound_times=num, **options) for num in (1, 32))
+    draw = lambda key, num=256: Batch(MEAN + np.sqrt(VARIANCE) * jax.random.normal(key, (num, 2)))  # noqa: E731
+    tx = optax.adam(optax.cosine_decay_schedule(2e-2, 300))
+    params = fit(model, tx, draw, start(model, tx, draw), 300).params
+    bound = np.asarray(jax.jit(finer.elbo)(params, KEY, draw(jax.random.key(5), 20_000).x), np.float64)
+    entropy, error = stats.norm(MEAN, np.sqrt(VARIANCE)).entropy().sum(), bound.std() / np.sqrt(len(bound))
+    assert error < 0.02
+    assert -entropy - 0.1 < bound.mean() < -entropy + 4 * error
 
 
 MARGIN = np.array([0.1, 0.2, 0.3, 0.4])
