@@ -9,8 +9,9 @@ trains on data alone (easy consistency tuning, https://arxiv.org/abs/2406.14548)
 
 In a classifier's features, 1000 samples: Fréchet distance 15.1 in one step and 11.5 in two when distilled with `--steps
 1500`, 34 CPU minutes of an AMD EPYC, where training images have 8.6; 34.2 and 18.8 on data alone with `--steps 5000
---learning_rate 1e-3`, 25 minutes on one core of another, where they have 9.0; 47.0 and 43.9 when tuned with `--steps
-1600 --learning_rate 1e-3`, 16 minutes, where they have 9.2 (RESULTS.md). None is published in these features.
+--learning_rate 1e-3`, 25 minutes on one core of another, where they have 9.0. Tuned with `--steps 1600
+--learning_rate 1e-3`, 28 minutes of a shared core: 29.1 and 26.7, 500 samples, where training images have 15.7
+(RESULTS.md). None is published in these features.
 """
 
 import dataclasses
