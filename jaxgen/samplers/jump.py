@@ -11,31 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from flax import linen as nn
 from jaxtyping import Array, Float
 
-from jaxgen.nets import pure
-from jaxgen.paths import Path, Time
+from jaxgen.paths import Path
 from jaxgen.samplers.generate import check_times
 from jaxgen.samplers.loop import scan_grid
-from jaxgen.types import Cond, Data, Params, PRNGKey
+from jaxgen.types import Data, PRNGKey
 
-__all__ = ["decode", "told"]
-
-
-def told(net: nn.Module, params: Params, x: Data, times: tuple[Time, Time], cond: Cond) -> Data:
-    """The output of a network that is told two times as the columns of its level, `net(x, level [n, 2], cond)`.
-
-    Args:
-        net: the module.
-        params: its parameters.
-        x: `[n, ...]`.
-        times: each `[n]`, or one number for the whole batch.
-        cond: `[n, ...]` or `None`.
-    """
-    level = jnp.stack(jnp.broadcast_arrays(*times), axis=-1)
-    return pure.apply(net, params, x, jnp.broadcast_to(level, (x.shape[0], 2)), cond)
+__all__ = ["decode"]
 
 
 def decode(

@@ -117,7 +117,7 @@ def mean_flow(
     shape = tuple(shape)
 
     def mean_velocity(params: Params, cond: Cond) -> MeanVelocity:
-        return lambda x, t, s: jump.told(net, params, x, (t, t - s), cond)
+        return lambda x, t, s: pure.told(net, params, x, (t, t - s), cond)
 
     def init(key: PRNGKey, batch: Batch) -> tuple[Params, Carry]:
         start = lambda: pure.init_on_one(net, key, batch, jnp.zeros((1, *shape)), jnp.zeros((1, 2)))  # noqa: E731

@@ -110,7 +110,7 @@ def shortcut(
     shape = tuple(shape)
 
     def velocity(params: Params, cond: Cond) -> StepVelocity:
-        return lambda x, t, d: jump.told(net, params, x, (t, d), cond)
+        return lambda x, t, d: pure.told(net, params, x, (t, d), cond)
 
     def init(key: PRNGKey, batch: Batch) -> tuple[Params, Carry]:
         params = pure.init_on_one(net, key, batch, jnp.zeros((1, *shape)), jnp.zeros((1, 2)))
