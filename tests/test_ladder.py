@@ -139,6 +139,14 @@ def test_a_run_has_no_gap_to_itself(run):
     assert "<svg" in gaps.figure({"digits": found})
 
 
+def test_a_trainer_has_one_colour_in_all_panels():
+    """The second of the first panel, alone in the second, is drawn twice, and the first once."""
+    curve = gaps.Curve([0, 1], {1: [1.0, 0.5]})
+    drawn = gaps.figure({"one": {"first": curve, "second": curve}, "other": {"second": curve}})
+    first, second = (drawn.count(colour) for colour in gaps.COLOURS[:2])
+    assert 0 < first < second
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

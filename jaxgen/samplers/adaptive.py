@@ -152,6 +152,9 @@ def dormand_prince(
 ) -> Callable[[Callable[[Any, Any], Any], Any, Any], Any]:
     """`solve` in the shape of `ode.solve`: `(field, y, grid) -> y`, which needs only the ends of the grid.
 
+    Tolerances are of a step: what is wrong at the end may be many times as much. It can be differentiated forwards,
+    not backwards.
+
     Args:
         rtol: error allowed in a step, relative to y.
         atol: error allowed in a step, absolute.

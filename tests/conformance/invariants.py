@@ -62,8 +62,9 @@ _COMPILED = {}
 
 
 def shared(entry: Entry) -> Compiled:
-    """Made once for each model."""
+    """Made once for each model, and kept until the next one asks: all of them together are gigabytes."""
     if entry.model not in _COMPILED:
+        _COMPILED.clear()
         traced = []
         step = counted("step", train_step(entry.model, entry.tx, ema_decay=0.9), traced)
         calls = {name: counted(name, call, traced) for name, call in fields(entry).items()}

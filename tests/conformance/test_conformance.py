@@ -20,7 +20,7 @@ def case(name, entry):
     return pytest.param(INVARIANTS[name], entry, marks=marks, id=f"{name}-{entry.name}")
 
 
-@pytest.mark.parametrize(("invariant", "entry"), [case(*both) for both in itertools.product(INVARIANTS, ENTRIES)])
+@pytest.mark.parametrize(("invariant", "entry"), [case(name, entry) for entry in ENTRIES for name in INVARIANTS])
 def test_invariant(invariant, entry):
     invariant(entry)
 

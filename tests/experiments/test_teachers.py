@@ -194,3 +194,16 @@ def test_noise_is_transported_among_images_of_a_digit():
     assert losses["transport"](one) < 0.99 * losses["independent"](one)
     assert models["independent"].elbo is not None
     assert models["transport"].elbo is None
+
+
+def test_steps_of_tuning_fall_to_nothing(teacher):
+    """Those of a training on data alone do not: updates of Adam for the same gradient, after all of the steps."""
+    module, dataset, last = configs.load("consistency_digits"), data.load("digits"), {}
+    for start in ("", str(teacher)):
+        config = module.Config(start=start, steps=3, channels=4, levels=1)
+        tx, gradient = module.build(config, dataset).tx, {"weight": jnp.ones(2)}
+        state = tx.init(gradient)
+        for _ in range(4):
+            last[start], state = tx.update(gradient, state, gradient)
+    assert abs(last[""]["weight"]).min() > 1e-4
+    np.testing.assert_array_equal(last[str(teacher)]["weight"], 0)
