@@ -93,7 +93,7 @@ def figure(found: dict[str, Curve], adapted: dict[str, Curve]) -> str:
 
     from matplotlib.figure import Figure
 
-    drawn = Figure(figsize=(6, 4), layout="constrained")
+    drawn = Figure(figsize=(8.5, 4), layout="constrained")
     axes = drawn.add_subplot()
     for number, name in enumerate(found):
         axes.loglog(*zip(*found[name], strict=True), "o-", color=f"C{number}", label=name)
@@ -101,7 +101,9 @@ def figure(found: dict[str, Curve], adapted: dict[str, Curve]) -> str:
     axes.axhline(1e-3, color="#999999", lw=1, ls=":")
     axes.set(xlabel="evaluations of the score", ylabel="largest error of ln p, nats per dimension")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, title="grid; dashed: adaptive")
+    axes.set_xticks(ticks := [4 * num for num in STEPS], [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    drawn.legend(frameon=False, title="grid; dashed: adaptive", loc="outside right upper")
     buffer = io.StringIO()
     drawn.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
