@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
 from jaxgen import bijections as b
 from jaxgen.nets.masked import MaskedMLP
@@ -65,6 +66,15 @@ def test_splines_of_any_parameters_have_finite_gradients(raw):
         total = lambda raw, x, f=function: sum(part.sum() for part in f(raw, x))  # noqa: E731
         for gradient in jax.jit(jax.grad(total, (0, 1)))(raw, x):
             assert np.all(np.isfinite(gradient))
+
+
+def test_derivatives_of_splines_are_those_of_finite_differences(raw):
+    """Of first and second order, forward and backward, by the parameters and by the place, in double precision."""
+    with jax.enable_x64(new_val=True):
+        own = jnp.asarray(raw[:2], jnp.float64)
+        x = jnp.array([[-0.63, -0.21, 0.02, 0.35, 0.68], [-0.8, -0.5, 0.1, 0.44, 0.9]])
+        for function in (SPLINE.forward_and_log_det, SPLINE.inverse_and_log_det):
+            check_grads(jax.jit(function), (own, x), order=2, modes=("fwd", "rev"))
 
 
 def test_a_spline_of_zeros_is_the_identity():

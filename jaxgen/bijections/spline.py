@@ -73,14 +73,13 @@ def rational_quadratic_spline(
     to_one = math.log(math.expm1(1 - min_slope))
 
     def chosen(raw: Data, value: Data, *, by_height: bool) -> _Bin:
-        """The bin of each x, or of each y; sums over all bins are quicker than gathering."""
+        """The bin of each x, or of each y."""
         widths, heights, slopes = jnp.split(raw, [num_bins, 2 * num_bins], axis=-1)
         x, y = _places(widths, min_width, bound), _places(heights, min_height, bound)
         index = (value[..., None] >= (y if by_height else x)[..., 1:-1]).sum(-1)
-        at = jax.nn.one_hot(index, num_bins, dtype=raw.dtype)
-        (x, x_end), (y, y_end) = (((at * k[..., :-1]).sum(-1), (at * k[..., 1:]).sum(-1)) for k in (x, y))
-        left, right = (at[..., 1:] * slopes).sum(-1), (at[..., :-1] * slopes).sum(-1)  # at both ends 0, a slope of 1
-        left, right = (min_slope + jax.nn.softplus(slope + to_one) for slope in (left, right))
+        (x, x_end), (y, y_end) = ((_picked(k, index), _picked(k, index + 1)) for k in (x, y))
+        slopes = jnp.pad(slopes, [(0, 0)] * (slopes.ndim - 1) + [(1, 1)])  # at both ends 0, a slope of 1
+        left, right = (min_slope + jax.nn.softplus(_picked(slopes, place) + to_one) for place in (index, index + 1))
         return _Bin(x, y, x_end - x, y_end - y, left, right)
 
     def forward_and_log_det(raw: Data, x: Data) -> tuple[Data, Data]:
@@ -98,6 +97,19 @@ def rational_quadratic_spline(
         return _with_tails(z, bound, own.x + own.width * t, -_log_slope(own, t))
 
     return Elementwise(3 * num_bins - 1, forward_and_log_det, inverse_and_log_det)
+
+
+@jax.custom_jvp
+def _picked(knots: Data, index: Any) -> Data:
+    """`knots[..., index]`, of `[..., K + 1]` and `[...]`, whose derivative is a sum over all: scattering is slow."""
+    return jnp.take_along_axis(knots, index[..., None], axis=-1, mode="promise_in_bounds")[..., 0]
+
+
+@_picked.defjvp
+def _picked_jvp(primals: tuple[Data, Any], tangents: tuple[Data, Any]) -> tuple[Data, Data]:
+    (knots, index), (dot, _) = primals, tangents
+    at = jax.nn.one_hot(index, knots.shape[-1], dtype=dot.dtype)
+    return _picked(knots, index), (at * dot).sum(-1)
 
 
 def _places(logits: Data, least: float, bound: float) -> Data:
