@@ -27,13 +27,12 @@ from jaxgen.core import Model
 from jaxgen.distributions import sum_event
 from jaxgen.nets import pure
 from jaxgen.nets.reading import check_read
-from jaxgen.paths import Path, Time
+from jaxgen.paths import Path
 from jaxgen.samplers import generate, jump
+from jaxgen.samplers.jump import MeanVelocity
 from jaxgen.types import Batch, Carry, Cond, Data, Metrics, Params, PerExample, PRNGKey
 
 __all__ = ["identity", "mean_flow"]
-
-MeanVelocity = Callable[[Any, Any, Any], Any]
 
 
 def identity(mean_velocity: MeanVelocity, x_t: Data, t: Any, s: Any, velocity: Data) -> tuple[Data, Data]:
@@ -145,14 +144,5 @@ def mean_flow(
         weight = jax.lax.stop_gradient((error + offset) ** -power)
         return (weight * error).mean(), (carry, {"squared_error": error.mean()})
 
-    def decode(params: Params, latent: Data, cond: Cond = None) -> Data:
-        return jump.decode(mean_velocity(params, cond), path, latent, grid(path, num_steps))
-
-    def sample(params: Params, key: PRNGKey, num: int, cond: Cond = None) -> Data:
-        return decode(params, jax.random.normal(key, (num, *shape)), cond)
-
-    def score(params: Params, x: Data, t: Time, cond: Cond = None) -> Data:
-        x0 = paths.VELOCITY.to_x0(path, x, t, mean_velocity(params, cond)(x, t, t))
-        return paths.SCORE.from_x0(path, x, t, x0)
-
+    sample, decode, score = jump.along(mean_velocity, path, shape, grid, num_steps)
     return Model(init=init, loss=loss, sample=sample, score=score, decode=decode)

@@ -25,8 +25,9 @@ from jaxgen import paths
 from jaxgen.core import Model
 from jaxgen.distributions import sum_event
 from jaxgen.nets import pure
-from jaxgen.paths import Path, Time
+from jaxgen.paths import Path
 from jaxgen.samplers import jump
+from jaxgen.samplers.jump import MeanVelocity
 from jaxgen.teaching import averaged
 from jaxgen.types import Batch, Carry, Cond, Data, Metrics, Params, PRNGKey
 
@@ -130,16 +131,8 @@ def shortcut(
         error = sum_event((velocity(params, batch.cond)(x_t, t, d) - target) ** 2) / x_t[0].size
         return error.mean(), (carry, {"shortcut_error": jnp.where(jumps, error, 0.0).mean()})
 
-    def decode(params: Params, latent: Data, cond: Cond = None) -> Data:
-        u = velocity(params, cond)
-        grid = paths.uniform_grid(path, num_steps)
-        return jump.decode(lambda x, t, s: u(x, t, t - s), path, latent, grid)
+    def mean_velocity(params: Params, cond: Cond) -> MeanVelocity:
+        return lambda x, t, s: velocity(params, cond)(x, t, t - s)
 
-    def sample(params: Params, key: PRNGKey, num: int, cond: Cond = None) -> Data:
-        return decode(params, jax.random.normal(key, (num, *shape)), cond)
-
-    def score(params: Params, x: Data, t: Time, cond: Cond = None) -> Data:
-        u = velocity(params, cond)(x, t, jnp.zeros_like(t))
-        return paths.SCORE.from_x0(path, x, t, paths.VELOCITY.to_x0(path, x, t, u))
-
+    sample, decode, score = jump.along(mean_velocity, path, shape, paths.uniform_grid, num_steps)
     return Model(init=init, loss=loss, sample=sample, score=score, decode=decode)
