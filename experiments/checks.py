@@ -9,7 +9,18 @@ from experiments.config import Config
 from experiments.data import Dataset
 from experiments.errors import UserError
 
-__all__ = ["dtype", "image_shape", "integer_shape", "num_classes", "num_dims", "numbers", "one_of", "unconditional"]
+__all__ = [
+    "dtype",
+    "image_shape",
+    "integer_shape",
+    "legal",
+    "num_classes",
+    "num_dims",
+    "numbers",
+    "one_of",
+    "positive",
+    "unconditional",
+]
 
 T = TypeVar("T")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -96,10 +107,34 @@ def one_of(config: Any, field: str, known: Mapping[str, T]) -> T:
     Raises:
         UserError: if it names nothing known.
     """
+    return known[legal(config, field, lambda name: name in known, f"one of {', '.join(known)}")]
+
+
+def legal(config: Any, field: str, fits: Callable[[Any], bool], expected: str) -> Any:
+    """The value of a field of a config.
+
+    Args:
+        config: has the field.
+        field: its name.
+        fits: whether the value will do.
+        expected: what will do, for the message.
+
+    Raises:
+        UserError: if it will not do.
+    """
     given = getattr(config, field)
-    if given not in known:
-        raise UserError(f"--{field.replace('_', '-')} must be one of {', '.join(known)}, got {given!r}")
-    return known[given]
+    if not fits(given):
+        raise UserError(f"--{field.replace('_', '-')} must be {expected}, got {given!r}")
+    return given
+
+
+def positive(config: Any, field: str) -> int:
+    """The whole number of a field, at least 1.
+
+    Raises:
+        UserError: if it is less.
+    """
+    return legal(config, field, lambda number: number >= 1, "at least 1")
 
 
 def numbers(

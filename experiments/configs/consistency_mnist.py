@@ -55,7 +55,9 @@ def build(config: Config, dataset: Dataset) -> Experiment:
     shape, net = checks.image_shape(dataset, "this consistency model"), images.unet(config, dataset)
     path = paths.cosine()
     prepare, how = _training(config, net, shape, path)
-    model = consistency(net, shape, path=path, parametrization=paths.V, num_steps=config.num_evaluations, **how)
+    model = consistency(
+        net, shape, path=path, parametrization=paths.V, num_steps=checks.positive(config, "num_evaluations"), **how
+    )
     tx = cosine_adam(config, max_norm=1.0) if config.start else images.adam(config)
     return Experiment(images.as_reals(model, dataset), tx, prepare=prepare)
 

@@ -68,7 +68,7 @@ def build(config: Config, dataset: Dataset) -> Experiment:
         teacher=teacher,
         num_warmup_steps=config.warmup,
         offset=config.offset,
-        num_steps=config.num_evaluations,
+        num_steps=checks.positive(config, "num_evaluations"),
     )
     return Experiment(images.as_reals(model, dataset), cosine_adam(config, max_norm=1.0), prepare=prepare)
 

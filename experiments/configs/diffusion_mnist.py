@@ -112,11 +112,12 @@ def experiment(
     options |= {"path": path, **sampling}
     model = samplers.adaptive(diffusion(net, shape, **options), path, config)
     differentiable = diffusion(images.forward_mode(net), shape, **options)
-    flow = probability_flow(differentiable, path, num_steps=config.likelihood_steps, num_probes=1)
+    steps = checks.positive(config, "likelihood_steps")
+    flow = probability_flow(differentiable, path, num_steps=steps, num_probes=1)
     if config.condition_dropout or config.guidance != 1:
         _check_guided(config)
         model = drop_condition(model, config.condition_dropout, null=dataset.num_classes)
-    solver = f"probability flow, {config.likelihood_steps} Runge-Kutta steps even in log-SNR, 1 Hutchinson probe"
+    solver = f"probability flow, {steps} Runge-Kutta steps even in log-SNR, 1 Hutchinson probe"
     if config.guidance != 1:
         guiding: dict[str, Any] = {"scale": config.guidance, "interval": _interval(config)}
         guided = classifier_free_guidance(model, path, null=dataset.num_classes, **guiding)

@@ -42,7 +42,7 @@ def build(config: Config, dataset: Dataset) -> Experiment:
         net,
         shape,
         dataset.num_levels,
-        num_steps=config.num_evaluations,
-        num_bound_times=config.num_bound_times,
+        num_steps=checks.positive(config, "num_evaluations"),
+        num_bound_times=checks.positive(config, "num_bound_times"),
     )
     return Experiment(model, images.adam(config))

@@ -41,6 +41,6 @@ def build(config: Config, dataset: Dataset) -> Experiment:
         checks.image_shape(dataset, "this MeanFlow"),
         instant_share=config.instant_share,
         power=config.power,
-        num_steps=config.num_evaluations,
+        num_steps=checks.positive(config, "num_evaluations"),
     )
     return Experiment(images.as_reals(model, dataset), images.adam(config))

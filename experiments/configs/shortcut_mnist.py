@@ -18,6 +18,8 @@ from jaxgen.models.diffusion.shortcut import shortcut
 
 SAMPLING_FIELDS = ("num_evaluations",)
 
+_LENGTHS = {1, 2, 4, 8, 16, 32, 64}
+
 
 @dataclasses.dataclass(frozen=True)
 class Config(images.Config):
@@ -39,6 +41,6 @@ def build(config: Config, dataset: Dataset) -> Experiment:
         shape,
         shortcut_share=config.shortcut_share,
         target_decay=config.target_decay,
-        num_steps=config.num_evaluations,
+        num_steps=checks.legal(config, "num_evaluations", _LENGTHS.__contains__, "a power of two, at most 64"),
     )
     return Experiment(images.as_reals(model, dataset), images.adam(config))

@@ -38,7 +38,7 @@ def build(config: Config, dataset: Dataset) -> Experiment:
         reconstruction=levels(dataset.num_levels),
         gamma_min=config.gamma_min,
         parametrization=paths.V,
-        num_steps=config.num_evaluations,
-        num_bound_times=config.num_bound_times,
+        num_steps=checks.positive(config, "num_evaluations"),
+        num_bound_times=checks.positive(config, "num_bound_times"),
     )
     return Experiment(model, images.adam(config))

@@ -91,14 +91,14 @@ def test_a_diffusion_that_cannot_be_sampled_so_is_refused(fields, message):
     ("name", "flag", "message"),
     [
         ("diffusion_digits", "--num-evaluations", "--num-evaluations must be at least 1, .*, got 0"),
-        ("consistency_digits", "--num-evaluations", "num_steps >= 1 .*, got 0 and 0.0"),
-        ("continuous_consistency_digits", "--num-evaluations", "num_steps >= 1, .*, got 0, 500 and 0.1"),
-        ("mean_flow_digits", "--num-evaluations", "num_steps >= 1 .*, got 0 and 0.5"),
-        ("shortcut_digits", "--num-evaluations", "num_steps a power of two of at most 64, got 7 and 0"),
-        ("vdm_digits", "--num-evaluations", "num_steps and num_bound_times must be at least 1, got 0 and 8"),
-        ("masked_diffusion_digits", "--num-evaluations", "num_steps must be at least 1, got 0"),
-        ("diffusion_digits", "--likelihood-steps", "num_steps >= 1 .*, got 0 and 1"),
-        ("flow_matching_digits", "--likelihood-steps", "num_steps >= 1 .*, got 0 and 1"),
+        ("consistency_digits", "--num-evaluations", "--num-evaluations must be at least 1, got 0"),
+        ("continuous_consistency_digits", "--num-evaluations", "--num-evaluations must be at least 1, got 0"),
+        ("mean_flow_digits", "--num-evaluations", "--num-evaluations must be at least 1, got 0"),
+        ("shortcut_digits", "--num-evaluations", "--num-evaluations must be a power of two, at most 64, got 0"),
+        ("vdm_digits", "--num-evaluations", "--num-evaluations must be at least 1, got 0"),
+        ("masked_diffusion_digits", "--num-evaluations", "--num-evaluations must be at least 1, got 0"),
+        ("diffusion_digits", "--likelihood-steps", "--likelihood-steps must be at least 1, got 0"),
+        ("flow_matching_digits", "--likelihood-steps", "--likelihood-steps must be at least 1, got 0"),
     ],
 )
 def test_no_steps_at_all_are_refused(name, flag, message, tmp_path):
