@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.bijections.coupling import Elementwise
+from jaxgen.distributions import pick
 from jaxgen.types import Data
 
 __all__ = ["rational_quadratic_spline"]
@@ -77,9 +78,9 @@ def rational_quadratic_spline(
         widths, heights, slopes = jnp.split(raw, [num_bins, 2 * num_bins], axis=-1)
         x, y = _places(widths, min_width, bound), _places(heights, min_height, bound)
         index = (value[..., None] >= (y if by_height else x)[..., 1:-1]).sum(-1)
-        (x, x_end), (y, y_end) = ((_picked(k, index), _picked(k, index + 1)) for k in (x, y))
+        (x, x_end), (y, y_end) = ((pick(k, index), pick(k, index + 1)) for k in (x, y))
         slopes = jnp.pad(slopes, [(0, 0)] * (slopes.ndim - 1) + [(1, 1)])  # at both ends 0, a slope of 1
-        left, right = (min_slope + jax.nn.softplus(_picked(slopes, place) + to_one) for place in (index, index + 1))
+        left, right = (min_slope + jax.nn.softplus(pick(slopes, place) + to_one) for place in (index, index + 1))
         return _Bin(x, y, x_end - x, y_end - y, left, right)
 
     def forward_and_log_det(raw: Data, x: Data) -> tuple[Data, Data]:
@@ -97,19 +98,6 @@ def rational_quadratic_spline(
         return _with_tails(z, bound, own.x + own.width * t, -_log_slope(own, t))
 
     return Elementwise(3 * num_bins - 1, forward_and_log_det, inverse_and_log_det)
-
-
-@jax.custom_jvp
-def _picked(knots: Data, index: Any) -> Data:
-    """`knots[..., index]`, of `[..., K + 1]` and `[...]`, whose derivative is a sum over all: scattering is slow."""
-    return jnp.take_along_axis(knots, index[..., None], axis=-1, mode="promise_in_bounds")[..., 0]
-
-
-@_picked.defjvp
-def _picked_jvp(primals: tuple[Data, Any], tangents: tuple[Data, Any]) -> tuple[Data, Data]:
-    (knots, index), (dot, _) = primals, tangents
-    at = jax.nn.one_hot(index, knots.shape[-1], dtype=dot.dtype)
-    return _picked(knots, index), (at * dot).sum(-1)
 
 
 def _places(logits: Data, least: float, bound: float) -> Data:

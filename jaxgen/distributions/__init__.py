@@ -13,6 +13,7 @@ from jaxgen.distributions.densities import (
 from jaxgen.distributions.levels import check_levels, known, stored, tokens
 from jaxgen.distributions.likelihood import Likelihood, bernoulli_likelihood, normal_likelihood
 from jaxgen.distributions.logistic_mixture import logistic_mixture
+from jaxgen.distributions.picking import pick
 
 __all__ = [
     "Conditional",
@@ -32,6 +33,7 @@ __all__ = [
     "normal_kl",
     "normal_likelihood",
     "normal_log_prob",
+    "pick",
     "stored",
     "sum_event",
     "tokens",

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from jaxgen.distributions.companding import level_cells
+from jaxgen.distributions.picking import pick
 from jaxgen.types import Data, PerExample
 
 __all__ = [
@@ -47,9 +48,9 @@ def bernoulli_log_prob(x: Num[Array, "*#shape"], logits: Float[Array, "*#shape"]
 
 def categorical_log_prob(x: Num[Array, "*shape"], logits: Float[Array, "*shape levels"]) -> Float[Array, "*shape"]:
     """Log-probability of x in {0, ..., levels - 1} with P(x) proportional to exp(logits[..., x]); NaN of other x."""
-    normalised, index = jax.nn.log_softmax(logits), x[..., None].astype(jnp.int32)
-    index = jnp.where(index < 0, logits.shape[-1], index)  # a negative one would count from the end
-    return jnp.take_along_axis(normalised, index, axis=-1, mode="fill", fill_value=jnp.nan)[..., 0]
+    largest = jax.lax.stop_gradient(logits.max(-1))
+    total = jnp.log(jnp.exp(logits - largest[..., None]).sum(-1))
+    return pick(logits, x.astype(jnp.int32)) - largest - total
 
 
 def logistic_log_prob(
