@@ -10,7 +10,8 @@ RESULTS.md has the protocol. What nanoGPT trains on a GPU, to 1.47, is
         --batch-size 64 --steps 5000 --learning-rate 1e-3 --dropout 0.2 --dtype bfloat16 --workdir runs/gpt
 
 of which 333 steps were made here, in 21 seconds of an H100 besides two minutes to compile, in the modern layout and
-float32: 1.568 nats per character.
+float32: 1.568 nats per character. On two cores of an Intel Xeon with `--modern True --batch-size 32 --steps 1050
+--learning-rate 2e-3` and `--parallel mesh` in float32: 1.481, in 56 minutes.
 """
 
 import dataclasses
