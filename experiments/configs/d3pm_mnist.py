@@ -62,4 +62,5 @@ def build(config: Config, dataset: Dataset) -> Experiment:
         raise UserError(f"--chain must be one of {', '.join(CHAINS)}, got {config.chain!r}")
     transitions = CHAINS[config.chain](dataset.num_levels, config.chain_steps)
     net = TokenNet(images.unet(config, dataset), dataset.num_levels, transitions.num_states, width=config.width)
-    return Experiment(d3pm(net, shape, transitions, num_bound_times=config.num_bound_times), images.adam(config))
+    model = d3pm(net, shape, transitions, num_bound_times=checks.positive(config, "num_bound_times"))
+    return Experiment(model, images.adam(config))

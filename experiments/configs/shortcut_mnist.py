@@ -18,7 +18,7 @@ from jaxgen.models.diffusion.shortcut import shortcut
 
 SAMPLING_FIELDS = ("num_evaluations",)
 
-_LENGTHS = {1, 2, 4, 8, 16, 32, 64}
+_NUM_STEPS = tuple(2**k for k in range(7))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,7 @@ def build(config: Config, dataset: Dataset) -> Experiment:
         shape,
         shortcut_share=config.shortcut_share,
         target_decay=config.target_decay,
-        num_steps=checks.legal(config, "num_evaluations", _LENGTHS.__contains__, "a power of two, at most 64"),
+        num_steps=checks.legal(config, "num_evaluations", _NUM_STEPS.__contains__, "a power of two, at most 64"),
+        num_levels=len(_NUM_STEPS),
     )
     return Experiment(images.as_reals(model, dataset), images.adam(config))
