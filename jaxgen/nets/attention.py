@@ -100,18 +100,29 @@ def attend_on_cpu(
     q, k, v = (_rows(x) for x in (query / math.sqrt(d), key, value))
     if mask is not None:
         mask = jnp.broadcast_to(mask, (n, heads, num, key.shape[1])).reshape(n * heads, num, -1)
-    size = max(BLOCK, -(-num // MOST_BLOCKS)) if is_causal else num
-    parts = []
-    for start in range(0, num, size):
-        stop = min(start + size, num)
-        seen = min(stop, k.shape[1]) if is_causal else k.shape[1]
-        may_see = None if mask is None else mask[:, start:stop, :seen]
-        if is_causal:
-            before = jnp.arange(seen) <= jnp.arange(start, stop)[:, None]
-            may_see = before if may_see is None else may_see & before
-        parts.append(_mix(q[:, start:stop], k[:, :seen], v[:, :seen], may_see))
-    mixed = parts[0] if len(parts) == 1 else jnp.concatenate(parts, 1)
+    mixed = _causal(q, k[:, :num], v[:, :num], mask) if is_causal else _mix(q, k, v, mask)
     return mixed.reshape(n, heads, num, -1).swapaxes(1, 2)
+
+
+def _causal(q: Rows, k: Rows, v: Rows, mask: Any) -> Rows:
+    """(1), block by block of queries, each over the blocks of keys up to its own.
+
+    `k` and `v` are split, and the blocks that are seen put together again: XLA makes one slice of that, and its
+    derivative puts together sums of blocks, where that of a slice is padded, and sums of padded arrays are slow.
+    """
+    num = q.shape[1]
+    size = max(BLOCK, -(-num // MOST_BLOCKS))
+    queries, keys, values = (jnp.split(x, list(range(size, x.shape[1], size)), axis=1) for x in (q, k, v))
+    parts = []
+    for i, part in enumerate(queries):
+        start, stop = i * size, i * size + part.shape[1]
+        seen_keys, seen_values = (jnp.concatenate(blocks[: i + 1], 1) for blocks in (keys, values))
+        seen = seen_keys.shape[1]
+        may_see = jnp.arange(seen) <= jnp.arange(start, stop)[:, None]
+        if mask is not None:
+            may_see = may_see & mask[:, start:stop, :seen]
+        parts.append(_mix(part, seen_keys, seen_values, may_see))
+    return jnp.concatenate(parts, 1)
 
 
 def _rows(x: Heads) -> Rows:

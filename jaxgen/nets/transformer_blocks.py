@@ -112,10 +112,10 @@ class Attention(nn.Module):
         n, num, width = h.shape
         dense = functools.partial(normal_dense, style=self.style, dtype=self.dtype)
         heads = dense(3 * width, name="in")(h).reshape(n, num, 3 * self.num_heads, -1)
-        query, key, value = jnp.split(heads, 3, axis=2)
+        turned, value = jnp.split(heads, [2 * self.num_heads], axis=2)
         if self.style.turned:
-            where = jnp.arange(num) if position is None else position[None]
-            query, key = rotary(query, where), rotary(key, where)
+            turned = rotary(turned, jnp.arange(num) if position is None else position[None])
+        query, key = jnp.split(turned, 2, axis=2)
         if position is not None:
             key, value, mask = self._remember(key, value, position)
         causal = self.causal and position is None
