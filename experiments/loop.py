@@ -19,9 +19,10 @@ from jax.experimental import multihost_utils
 from experiments import checkpoints, data, devices, metrics_log, runs
 from experiments.errors import UserError
 from experiments.progress import Interrupts, Progress, say
+from jaxgen.bijections import check_actnorms
 from jaxgen.core import TrainState
 from jaxgen.parallel import Placement
-from jaxgen.types import Batch, Metrics
+from jaxgen.types import Batch, Metrics, Params
 
 __all__ = ["check_batch", "default_parallel", "owned", "train"]
 
@@ -131,9 +132,18 @@ def _start(run: runs.Run, placement: Placement) -> tuple[TrainState, int]:
         return placement.put_state(model, state), int(state.step)
     batch = data.batch(run.dataset, run.config.seed, 0, run.config.batch_size)
     state = placement.init_state(model, tx, jax.random.key(run.config.seed), batch)
+    _check_invertible(placement.get_state(model, state).params)
     if run.experiment.prepare is not None:
         state = placement.put_state(model, run.experiment.prepare(placement.get_state(model, state)))
     return state, 0
+
+
+def _check_invertible(params: Params) -> None:
+    """Refuses to train a flow that has started from channels which it cannot normalise."""
+    try:
+        check_actnorms(params)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def _loop(run: runs.Run, placement: Placement, state: TrainState, start: int, interrupts: Interrupts) -> int:

@@ -17,11 +17,14 @@ from jaxgen.models.autoregressive.made import made_ensemble
 from jaxgen.models.diffusion.diffusion import diffusion
 from jaxgen.models.flows.glow import glow
 from jaxgen.models.flows.real_nvp import real_nvp, real_nvp_image
-from jaxgen.nets import causal
+from jaxgen.nets import causal, pure
+from jaxgen.nets.blocks import embed
 from jaxgen.nets.dit import DiT
 from jaxgen.nets.made import MADE
 from jaxgen.nets.pixel_cnn import GatedPixelCNN
 from jaxgen.nets.pixel_cnn_plus import PixelCNNPlus
+from jaxgen.nets.resnet import ResNet
+from jaxgen.nets.time import TimeMLP
 from jaxgen.nets.transformer import Transformer
 from jaxgen.nets.transformer_blocks import MODERN
 from jaxgen.nets.wavenet import WaveNet
@@ -171,6 +174,20 @@ def test_a_channel_that_no_scale_normalises_is_named(value):
         b.actnorm().init(KEY, x)
 
 
+@pytest.mark.parametrize("num_steps", [1, 9], ids=["written out", "a loop"])
+def test_a_channel_that_a_traced_start_could_not_normalise_is_named(num_steps):
+    """Of a whole model, from the parameters that a compiled `init` has made; others are let through."""
+    model = glow((4, 4, 2), num_scales=1, num_steps=num_steps, features=4)
+    x = jax.random.uniform(KEY, (8, 4, 4, 2))
+    init = jax.jit(lambda x: model.init(KEY, Batch(x))[0])
+    for fine in (init(x), jnp.ones(2), ()):
+        b.check_actnorms(fine)
+    with pytest.raises(ValueError, match="got channel 1 of the first batch at params.*, whose scale is 0.001"):
+        b.check_actnorms(init(x.at[..., 1].set(0.5)))
+    with pytest.raises(ValueError, match="got channel [01] of the first batch at params.*, whose scale is nan"):
+        b.check_actnorms(init(x.at[0, 0, 0, 0].set(jnp.nan)))
+
+
 class Scaled(nn.Module):
     """g(x) = factor x, without a limit on its slope."""
 
@@ -197,3 +214,20 @@ def test_a_residual_layer_that_folds_space_has_no_log_determinant():
 def test_a_temperature_that_is_not_above_zero_is_named_in_every_form(value):
     with pytest.raises(ValueError, match=f"temperature must be above 0, got {value}"):
         temperature(value)
+
+
+def test_labels_out_of_range_are_seen_as_nan():
+    """Inside a compiled function nothing can raise: of three examples, those with the labels -1 and 3 of 3 are NaN."""
+    x, t, cond = jnp.ones((3, 2)), jnp.ones(3), jnp.array([-1, 2, 3])
+
+    class Embedding(nn.Module):
+        """What U-Nets and transformers make of a label."""
+
+        @nn.compact
+        def __call__(self, cond):
+            return embed(x, cond, width=4, num_classes=3, dtype=jnp.float32)
+
+    networks = {TimeMLP((4,), 3): (x, t, cond), Embedding(): (cond,), ResNet(4, 1, 0, 3): (x.reshape(3, 2, 1, 1), cond)}
+    for net, inputs in networks.items():
+        out = jax.jit(lambda *inputs, net=net: pure.apply(net, pure.init(net, KEY, *inputs), *inputs))(*inputs)
+        np.testing.assert_array_equal(jnp.isnan(out).reshape(3, -1).any(1), [True, False, True])

@@ -1,6 +1,6 @@
 """Bijections between data and base, as records of pure functions; names only."""
 
-from jaxgen.bijections.actnorm import actnorm
+from jaxgen.bijections.actnorm import actnorm, check_actnorms
 from jaxgen.bijections.autoregressive import inverse_autoregressive, masked_autoregressive
 from jaxgen.bijections.base import Bijection, chain, forward, inverse, invert, repeat
 from jaxgen.bijections.continuous import continuous
@@ -36,6 +36,7 @@ __all__ = [
     "Elementwise",
     "Partition",
     "actnorm",
+    "check_actnorms",
     "affine",
     "autoregressive_layers",
     "chain",

@@ -70,16 +70,21 @@ def classifier_free_guidance(
         labels = jax.tree.map(lambda leaf: jnp.concatenate([leaf, jnp.full_like(leaf, null)]), cond)
         own = lambda labels: score(params, jnp.concatenate([x, x]), times, labels)  # noqa: E731
         conditional, unconditional = jnp.split(_read_by(own, labels, "classifier_free_guidance"), 2)
-        w = _weight(path, t, x, scale, interval)
+        w = _weight(path, t, x, scale, interval, outside=1.0)
         return w * conditional + (1 - w) * unconditional
 
     return _guided(model._replace(init=init), path, guided)
 
 
 def classifier_guidance(
-    model: Model, path: Path, log_prob_of_label: Callable[[Any, Any, Any], Any], *, scale: Scalar
+    model: Model,
+    path: Path,
+    log_prob_of_label: Callable[[Any, Any, Any], Any],
+    *,
+    scale: Scalar,
+    interval: tuple[Scalar, Scalar] | None = None,
 ) -> Model:
-    """Guidance (2) by a classifier of noisy data; the scale may be traced, and so may the classifier's weights.
+    """Guidance (2) by a classifier of noisy data; scale and interval may be traced, and the classifier's weights too.
 
     Args:
         model: a model with a `score`; it is handed the labels, too, and may ignore them.
@@ -87,6 +92,8 @@ def classifier_guidance(
         log_prob_of_label: `(x_t, t, cond) -> ln p(cond | x_t) [n]`, in nats, differentiable in x_t; each example on
             its own. `t` is one time or `[n]`.
         scale: w; with an exact classifier, 1 gives the conditional score of an unconditional model.
+        interval: lowest and highest noise level sigma / alpha at which to guide; the score is the model's own outside.
+            Guides everywhere by default.
 
     Returns:
         A `Model` with the guided `score`, whose samples, `encode` and `decode` are those of `resample` with its
@@ -102,7 +109,7 @@ def classifier_guidance(
     def guided(params: Params, x: Data, t: Time, cond: Cond = None) -> Data:
         _check_labels(cond, "classifier_guidance")
         slope = jax.grad(lambda x: log_prob_of_label(x, t, cond).sum())(x)
-        return score(params, x, t, cond) + scale * slope
+        return score(params, x, t, cond) + _weight(path, t, x, scale, interval, outside=0.0) * slope
 
     return _guided(model, path, guided)
 
@@ -125,13 +132,15 @@ def _read_by(score: Callable[[Any], Any], labels: Cond, name: str) -> Data:
     return run(*flat)[0]
 
 
-def _weight(path: Path, t: Time, x: Data, scale: Scalar, interval: tuple[Scalar, Scalar] | None) -> Any:
-    """The scale inside the interval and 1 outside, shaped to multiply x."""
+def _weight(
+    path: Path, t: Time, x: Data, scale: Scalar, interval: tuple[Scalar, Scalar] | None, *, outside: float
+) -> Any:
+    """The scale inside the interval and another one outside, shaped to multiply x."""
     if interval is None:
         return jnp.asarray(scale, x.dtype)
     alpha, sigma = paths.scales(path, t, x)
     inside = (interval[0] * alpha <= sigma) & (sigma <= interval[1] * alpha)
-    return jnp.where(inside, jnp.asarray(scale, x.dtype), 1)
+    return jnp.where(inside, jnp.asarray(scale, x.dtype), outside)
 
 
 def _guided(model: Model, path: Path, score: Callable[..., Any]) -> Model:

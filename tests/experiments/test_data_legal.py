@@ -70,3 +70,16 @@ def test_such_data_ends_the_command_with_one_line(tmp_path, monkeypatch, capsys,
     assert (end.value.code, len(lines)) == (2, 1)
     assert message in lines[0]
     assert not workdir.exists()
+
+
+def test_a_first_batch_that_no_flow_can_start_from_ends_the_command_with_one_line(tmp_path, monkeypatch, capsys):
+    """The column varies, in one of forty rows, but not in the two from which the flow takes its first scales."""
+    x = np.stack([np.arange(40.0), np.arange(40) == 17], 1).astype(np.float32)
+    monkeypatch.setitem(data._GREY, "digits", ("digits", lambda: dataset(Split(x), num_classes=0)))
+    command = ["train", "neural_spline_flow_toy", "--data", "digits", "--batch-size", "2", "--parallel", "jit"]
+    monkeypatch.setattr(sys, "argv", [*command, "--workdir", str(tmp_path / "run")])
+    with pytest.raises(SystemExit) as end:
+        cli.run(train.main, train.PROG)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "starting" not in line]
+    assert (end.value.code, len(lines)) == (2, 1)
+    assert "got channel 1 of the first batch at params" in lines[0]
