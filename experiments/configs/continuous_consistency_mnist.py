@@ -21,13 +21,11 @@ from typing import Any
 
 from experiments import checks, images, teachers
 from experiments.config import Experiment
-from experiments.configs.diffusion_mnist import PARAMETRIZATIONS
+from experiments.configs import diffusion_mnist
 from experiments.data import Dataset
 from experiments.optimizers import cosine_adam
 from jaxgen import paths
 from jaxgen.models.diffusion.continuous_consistency import continuous_consistency
-from jaxgen.models.diffusion.diffusion import diffusion
-from jaxgen.paths import Path
 
 SAMPLING_FIELDS = ("num_evaluations",)
 
@@ -59,9 +57,9 @@ class Config(images.Config):
 def build(config: Config, dataset: Dataset) -> Experiment:
     """Builds the consistency model of images scaled to [-1, 1], on the path of `diffusion_mnist`."""
     shape, path = checks.image_shape(dataset, "this consistency model"), paths.cosine()
-    prepare, teacher = _training(config, dataset, shape, path)
+    prepare, teacher = _training(config, dataset)
     model = continuous_consistency(
-        images.forward_mode(images.unet(config, dataset, features=PARAMETRIZATIONS["trigflow"][1])),
+        images.forward_mode(images.unet(config, dataset, features=diffusion_mnist.PARAMETRIZATIONS["trigflow"][1])),
         shape,
         path=path,
         times=paths.log_normal_times(mean=config.time_mean, scale=config.time_scale),
@@ -73,7 +71,7 @@ def build(config: Config, dataset: Dataset) -> Experiment:
     return Experiment(images.as_reals(model, dataset), cosine_adam(config, max_norm=1.0), prepare=prepare)
 
 
-def _training(config: Config, dataset: Dataset, shape: Any, path: Path) -> tuple[Any, Any]:
+def _training(config: Config, dataset: Dataset) -> tuple[Any, Any]:
     """What the first state is prepared with, and the teacher.
 
     Raises:
@@ -87,7 +85,5 @@ def _training(config: Config, dataset: Dataset, shape: Any, path: Path) -> tuple
     view = teachers.check(trained, ("diffusion",), network, needed=needed, flag=flag).parametrization
     if config.start:
         return teachers.started(trained, at="net"), None
-    parametrization, features = PARAMETRIZATIONS[view]
-    net = images.unet(config, dataset, features=features)
     prepare = teachers.distilled(trained, at="net") if view == "trigflow" else teachers.taught(trained)
-    return prepare, diffusion(net, shape, path=path, parametrization=parametrization)
+    return prepare, diffusion_mnist.teacher(config, dataset, view)

@@ -60,7 +60,7 @@ def build(config: Config, dataset: Dataset) -> Experiment:
     shape = checks.image_shape(dataset, "this D3PM")
     if config.chain not in CHAINS:
         raise UserError(f"--chain must be one of {', '.join(CHAINS)}, got {config.chain!r}")
-    transitions = CHAINS[config.chain](dataset.num_levels, config.chain_steps)
+    transitions = CHAINS[config.chain](dataset.num_levels, checks.positive(config, "chain_steps"))
     net = TokenNet(images.unet(config, dataset), dataset.num_levels, transitions.num_states, width=config.width)
     model = d3pm(net, shape, transitions, num_bound_times=checks.positive(config, "num_bound_times"))
     return Experiment(model, images.adam(config))

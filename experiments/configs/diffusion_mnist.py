@@ -26,6 +26,7 @@ from experiments.config import Experiment
 from experiments.data import Dataset
 from experiments.errors import UserError
 from jaxgen import paths
+from jaxgen.core import Model
 from jaxgen.models.diffusion.diffusion import diffusion
 from jaxgen.nets.time import slow_features
 from jaxgen.paths import Parametrization, Path
@@ -89,6 +90,13 @@ def build(config: Config, dataset: Dataset) -> Experiment:
     parametrization, features = checks.one_of(config, "parametrization", PARAMETRIZATIONS)
     network = functools.partial(images.unet, features=features)
     return experiment(config, dataset, paths.cosine(), network=network, parametrization=parametrization)
+
+
+def teacher(config: Any, dataset: Dataset, parametrization: str) -> Model:
+    """The diffusion model of a run of this config, by what its network predicts, as another config builds it again."""
+    found, features = PARAMETRIZATIONS[parametrization]
+    shape, net = checks.image_shape(dataset, "this teacher"), images.unet(config, dataset, features=features)
+    return diffusion(net, shape, path=paths.cosine(), parametrization=found)
 
 
 def experiment(

@@ -82,4 +82,4 @@ def _straightening(config: Any, dataset: Dataset, view: dict[str, Any]) -> paths
     teachers.check(config.teacher, ("flow_matching",), network, needed=images.UNIFORM)
     net = images.unet(config, dataset, num_nulls=int(config.condition_dropout > 0))
     shape = checks.image_shape(dataset, "this flow")
-    return paths.reflow_coupling(diffusion(net, shape, num_steps=config.teacher_steps, **view))
+    return paths.reflow_coupling(diffusion(net, shape, num_steps=checks.positive(config, "teacher_steps"), **view))

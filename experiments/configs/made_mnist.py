@@ -3,13 +3,13 @@
     python -m experiments.train made_mnist --workdir runs/made_mnist
 
 The default is the fixed binarisation; `--data mnist_binary` draws it anew at every visit, which is another protocol:
--93.7 nats after 16000 steps, 10 minutes on one core of an AMD EPYC; with `--width 2000 --steps 25000` -87.3, 47
+-93.7 nats after 16000 steps, 10 minutes on one core of an AMD EPYC; with `--width 2000 --steps 25000` -87.25, 47
 minutes on one core of an Intel Xeon (published: -84.87, with more orders and passes). The default takes about 20
-minutes on another: -97.3 nats on the fixed one (it overfits); 32 orders do not, `--num-masks 32 --width 2000
---steps 40000`: -92.8 nats after 57 minutes on one core of an AMD EPYC. At the published size, `--num-masks 32 --width
-8000 --learning-rate 3e-4`, -94.4 nats after 14285 steps, two minutes of an H100 with compiling; published: -86.64
-(https://arxiv.org/abs/1502.03509). Bits of tables, such as `--data debd_dna --num-masks 16`, take a minute; RESULTS.md
-has them.
+minutes on one core of an AMD EPYC: -97.3 nats on the fixed one (it overfits); 32 orders do not, `--num-masks 32
+--width 2000 --steps 40000`: -92.8 nats after 57 minutes there. At the published size, `--num-masks 32 --width 8000
+--learning-rate 3e-4`, -94.4 nats after 14285 steps, two minutes of an H100 with compiling; published: -86.64
+(https://arxiv.org/abs/1502.03509). Bits of tables, `--data debd_dna --width 500 --depth 1 --num-masks 16 --steps
+10000`, take a minute or two: -84.0 nats; RESULTS.md has four of them.
 """
 
 import dataclasses

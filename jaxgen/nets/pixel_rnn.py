@@ -10,8 +10,8 @@ state s before,
     diagonal LSTM:  i = the pixel, s = h of the pixel above and of the left neighbour, c' = c of the left neighbour
 
 The row LSTM misses a wedge of pixels on either side above. The diagonal one also runs from the right, whose result is
-moved down by one row before it is added, and so misses only the last pixel of the row above, which no feature of that
-row has seen, where the first kernel does not reach it either. Each layer is added to its input.
+moved down by one row before it is added, and so misses only the last channel of the last pixel of the row above, which
+no feature of that row has seen, where the first kernel does not reach it either. Each layer is added to its input.
 
 Full passes are a scan over rows, or over diagonals, which a skewed image has as its columns. To decode, rows of h and c
 are kept, and the run from the right is made when a row begins, over the row before.

@@ -77,14 +77,19 @@ def test_a_teacher_and_a_start_exclude_each_other(teacher, tmp_path):
         train.main(["consistency_digits", "--workdir", str(tmp_path / "run"), "--start", "nowhere", *SIZES])
 
 
-def test_a_student_of_another_view_has_its_own_parameters(teacher, tmp_path):
-    """In continuous time the network is told an angle, so that only the carry holds the teacher's parameters."""
-    argv = ["continuous_consistency_digits", "--workdir", str(tmp_path), "--teacher", str(teacher), "--seed", "1"]
+@pytest.mark.parametrize(
+    ("student", "of", "at"), [("continuous_consistency", "teacher", "net"), ("consistency", "angled", "")]
+)
+def test_a_student_of_another_view_has_its_own_parameters(student, of, at, request, tmp_path):
+    """One network is told an angle and the other is not, so that only the carry holds the teacher's parameters."""
+    directory = str(request.getfixturevalue(of))
+    argv = [f"{student}_digits", "--workdir", str(tmp_path), "--teacher", directory, "--seed", "1"]
     assert train.main([*argv, "--steps", "1", *SIZES]) == 0
     state = checkpoints.restore_latest(runs.open_run(tmp_path))
-    expected = trained.open_trained(str(teacher)).params
+    expected = trained.open_trained(directory).params
     jax.tree.map(np.testing.assert_array_equal, state.carry["teacher"], expected)
-    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), state.params["net"], expected)
+    own = state.params[at] if at else state.params
+    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), own, expected)
     assert max(jax.tree.leaves(moved)) > 0.1
 
 
@@ -114,7 +119,7 @@ def test_views_are_not_mistaken_for_each_other(teacher, angled, tmp_path):
         train.main([*argv, "--start", str(angled), "--teacher", str(angled)])
     argv[0] = "consistency_digits"
     with pytest.raises(UserError, match="has parametrization='trigflow': expected a run with parametrization='v'"):
-        train.main([*argv, "--teacher", str(angled)])
+        train.main([*argv, "--start", str(angled)])
     with pytest.raises(UserError, match="--parametrization must be one of v, trigflow, got 'score'"):
         train.main(["diffusion_digits", "--parametrization", "score", "--workdir", str(tmp_path / "run")])
 
@@ -125,6 +130,7 @@ def test_views_are_not_mistaken_for_each_other(teacher, angled, tmp_path):
         (["--channels", "8"], "has channels=4: give this run the same, it has 8"),
         (["--data", "digits_threshold"], "has data='digits': give"),
         (["--teacher", "nowhere"], "nowhere is not a run directory"),
+        (["--teacher-sampler", "ddpm"], "--teacher-sampler must be one of ddim, euler, heun, .*, got 'ddpm'"),
     ],
 )
 def test_a_teacher_that_does_not_fit_is_refused(teacher, tmp_path, flags, message):
