@@ -181,8 +181,6 @@ def compiles_once(entry: Entry):
 
 def normalised(entry: Entry):
     """The density integrates, or the probability sums, to one; also with noise on parameters that started at zero."""
-    if entry.support is None or entry.model.log_prob is None:
-        return
     params, (points, weights) = trained(entry).params, entry.support
     for label in range(3 if entry.conditional else 1):
         cond = jnp.full(points.shape[0], label)
@@ -194,8 +192,6 @@ def normalised(entry: Entry):
 def bound_below_log_prob(entry: Entry):
     """The mean of the elbo, and of the log-weight, is at most the log-probability."""
     model, params, (x, cond) = entry.model, trained(entry).params, entry.batch
-    if model.log_prob is None:
-        return
     exact = compiled(entry)["log_prob"](params, x, cond, KEY)
     for field in (model.elbo, model.log_weight):
         if field is not None:
@@ -209,10 +205,8 @@ def score_is_the_gradient(entry: Entry):
     calls = compiled(entry)
     if "log_prob" in calls:
         log_density = lambda x: calls["log_prob"](params, x, cond, KEY)  # noqa: E731
-    elif "energy" in calls:
-        log_density = lambda x: -calls["energy"](params, x, cond, KEY)  # noqa: E731
     else:
-        return
+        log_density = lambda x: -calls["energy"](params, x, cond, KEY)  # noqa: E731
     if not jnp.issubdtype(x.dtype, jnp.floating):
         with np.testing.assert_raises_regex(ValueError, str(x.dtype)):
             score(model)(params, x, cond)
@@ -280,3 +274,18 @@ INVARIANTS = {
         resumes_bit_for_bit,
     )
 }
+
+NEEDED = {
+    "jit_equals_eager": [("log_prob", "log_weight", "elbo", "energy", "score", "encode")],
+    "examples_do_not_mix": [("log_prob", "energy", "score")],
+    "normalised": [("log_prob",), ("support",)],
+    "bound_below_log_prob": [("log_prob",), ("elbo", "log_weight")],
+    "score_is_the_gradient": [("log_prob", "energy")],
+}
+"""Of each of these groups of fields, a model or its entry has to define one for an invariant to be about it."""
+
+
+def applies(name: str, entry: Entry):
+    """Whether an invariant is about a model: about the others it would assert nothing."""
+    defined = {field for part in (entry.model, entry) for field, value in part._asdict().items() if value is not None}
+    return all(defined.intersection(group) for group in NEEDED.get(name, []))

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from jaxgen.distributions import categorical_conditional, categorical_ending, logistic_mixture, with_end
-from jaxgen.models.autoregressive.autoregressive import autoregressive
+from jaxgen.models.autoregressive.autoregressive import autoregressive, stepwise
 from jaxgen.nets import causal
 from jaxgen.nets.wavenet import WaveNet, mu_law, mu_law_inverse
+from jaxgen.samplers import decode
 from tests.models.sequences import (
     KEY,
     assert_cached_equals_full,
@@ -128,15 +129,29 @@ def test_an_end_comes_when_it_is_told(over, conditional):
 
 @TOLD
 def test_ends_when_decoded_are_those_of_the_full_pass(conditional):
+    """Position by position, the infinite numbers of certain and impossible ends included; and of sounds that are drawn.
+
+    Of these the conditionals of the decoding loop, in which there are only ends after an end, add up to `log_prob`.
+    """
     sound, two = spoken(conditional, 12), over_at(4, 6, 2)
     x = jax.random.randint(KEY, (2, 12), 0, 3)
     params = parameters(sound, x, two)
+    assert_cached_equals_full(sound, params, x, two)
     full = jax.jit(lambda: causal.outputs(sound, params, x, two))()
-    model = autoregressive(sound, (12,), conditional, end=3)
-    drawn = np.asarray(jax.jit(model.sample, static_argnums=2)(params, KEY, 200, over_at(4, 6, 200)))
+    model, told = autoregressive(sound, (12,), conditional, end=3), over_at(4, 6, 200)
+    drawn = np.asarray(jax.jit(model.sample, static_argnums=2)(params, KEY, 200, told))
     first = (drawn == 3).argmax(1)
     assert (np.isinf(full).any(-1) == (np.arange(12) // 2 != 3)).all()
     assert ((drawn == 3).any(1) & (first >= 6) & (first <= 8)).all()
+
+    @jax.jit
+    def by_position(x):
+        step = stepwise(sound, params, end=3, ending=conditional.ending)
+        return conditional.log_prob(x, decode.conditionals(step, causal.start(sound, params, x[:, 0], told), x)).sum(1)
+
+    expected = jax.jit(model.log_prob)(params, drawn, told)
+    assert np.std(expected) > 0.1
+    np.testing.assert_allclose(by_position(drawn), expected, rtol=0, atol=1e-4)
 
 
 def test_mu_law_is_that_of_the_paper():
