@@ -30,9 +30,9 @@ class Conditioner(torch.nn.Sequential):
 
 
 def fill(net):
-    """The network with every parameter drawn anew, and its arrays by name."""
+    """The network with every parameter drawn anew, so that outputs stay below 20, and its arrays by name."""
     for parameter in net.parameters():
-        parameter.data = torch.randn_like(parameter)
+        parameter.data = 0.3 * torch.randn_like(parameter)
     return {name: parameter.detach() for name, parameter in net.named_parameters()}
 
 
