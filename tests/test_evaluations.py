@@ -22,7 +22,7 @@ from jaxgen.paths import transitions
 from jaxgen.samplers import jump
 from jaxgen.samplers.churn import churned
 from jaxgen.samplers.dpm_solver import dpm_solver_2s
-from jaxgen.samplers.edit import condition, inpaint
+from jaxgen.samplers.edit import condition, inpaint, interpolate, sdedit
 from jaxgen.samplers.heun import heun
 from jaxgen.samplers.loop import integrate
 from jaxgen.samplers.renoise import renoise
@@ -88,6 +88,11 @@ SAMPLERS = {
     "inpaint_again": (
         lambda f: inpaint(heun(), f, PATH, KEY, X, KNOWN, times(6), jump_length=4, num_resamples=3),
         2 * 6 * 3,
+    ),
+    "sdedit": (lambda f: sdedit(heun(), f, PATH, KEY, X, times(5)), 2 * 5),
+    "interpolate": (  # two ends are encoded, and three points between them decoded
+        lambda f: interpolate(heun(), f, PATH, X, 2 * X, jnp.array([0.0, 0.3, 1.0]), times(5)),
+        (2 + 3) * 2 * 5,
     ),
     "condition": (lambda f: integrate(heun(), condition(f, PATH, X, lambda x: x), PATH, KEY, X, times(5)), 2 * 5),
 }

@@ -18,9 +18,16 @@ PATHS = {
     "variance_preserving": paths.variance_preserving(),
     "cosine": paths.cosine(),
     "variance_exploding": paths.variance_exploding(sigma_max=500.0),
+    "sub_variance_preserving": paths.sub_variance_preserving(),
 }
-WITH_SUB_VP = PATHS | {"sub_variance_preserving": paths.sub_variance_preserving()}
-"""Beside them the path whose flow adaptive steps follow less closely than 20 times their tolerance."""
+NEAR = {
+    "variance_preserving": (5, 45),
+    "cosine": (5, 30),
+    "variance_exploding": (2.5, 140),
+    "sub_variance_preserving": (27, 110),
+}
+"""Root mean square errors of adaptive steps in units of their tolerance, as measured from 1e-2 to 1e-4, and how many
+times less they are at the end of that."""
 
 KEY = jax.random.key(0)
 
@@ -36,7 +43,7 @@ def exact_model(mixture, path):
     )
 
 
-@pytest.mark.parametrize("path", WITH_SUB_VP.values(), ids=WITH_SUB_VP.keys())
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
 def test_log_prob_equals_the_density_of_a_mixture(path):
     """To 1e-3 nats at every one of 500 points of the mixture, in float32."""
     mixture = analytic.mixture()
@@ -46,7 +53,7 @@ def test_log_prob_equals_the_density_of_a_mixture(path):
     assert abs(error).max() < 1e-3
 
 
-SOLVERS = {"fixed": {"num_steps": 60}, "adaptive": {"solver": dormand_prince(rtol=1e-4, atol=1e-4)}}
+SOLVERS = {"fixed": {"num_steps": 60}, "adaptive": {"solver": dormand_prince(rtol=1e-5, atol=1e-5)}}
 
 
 @pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS.keys())
@@ -67,21 +74,27 @@ def test_likelihoods_within_a_thousandth_of_a_nat_per_dimension(num_dims, num_pr
     np.testing.assert_array_less(abs(error.mean(1)), 1e-3 + chance)
 
 
-@pytest.mark.parametrize("num_dims", [2, 16])
-def test_orthogonal_probes_leave_nothing_to_chance(monkeypatch, num_dims):
+@pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS.keys())
+@pytest.mark.parametrize("num_dims", [2, 16, 256])
+def test_orthogonal_probes_leave_nothing_to_chance(monkeypatch, num_dims, solver):
     """Hutchinson's estimate over the rows of a Hadamard matrix is the trace: the mixture's log-density, to 1e-4."""
     signs = jnp.asarray(hadamard(num_dims), jnp.float32)[:, None]
     monkeypatch.setattr(jax.random, "rademacher", lambda key, shape, dtype: jnp.broadcast_to(signs, shape))
     mixture, path = analytic.mixture(num_dims), paths.cosine(margin=3e-4)
-    flow = probability_flow(exact_model(mixture, path), path, num_steps=60, num_probes=num_dims)
+    flow = probability_flow(exact_model(mixture, path), path, num_probes=num_dims, **solver)
     x = jnp.asarray(analytic.sample(mixture, 0, 4))
     error = (jax.jit(flow.elbo)((), KEY, x) - analytic.log_prob(mixture, x)) / num_dims
     np.testing.assert_array_less(abs(error), 1e-4)
 
 
-@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
-def test_samples_by_adaptive_steps_are_as_near_as_they_are_told_to_be(path):
-    """The flow of a Gaussian takes z to mean + z scale, up to what is left at the ends of the path."""
+@pytest.mark.parametrize("name", PATHS)
+def test_samples_by_adaptive_steps_are_as_near_as_they_are_told_to_be(name):
+    """The flow of a Gaussian takes z to mean + z scale, up to what is left at the ends of the path.
+
+    Errors of examples with steps of their own are those of `NEAR`; the largest of a batch that shares its steps is at
+    most four times as much.
+    """
+    (near, fall), path = NEAR[name], PATHS[name]
     mean, scale = 0.7, 0.6
 
     def score(params, x, t, cond=None):
@@ -90,23 +103,28 @@ def test_samples_by_adaptive_steps_are_as_near_as_they_are_told_to_be(path):
 
     z = jax.random.normal(KEY, (50, 3))
     model = exact_model(analytic.mixture(3), path)._replace(score=score)
-    (a_0, s_0), (a_1, s_1) = ((path.alpha(t), path.sigma(t)) for t in (path.t_min, path.t_max))
-    shrink = jnp.sqrt((a_0**2 * scale**2 + s_0**2) / (a_1**2 * scale**2 + s_1**2))
-    exact = mean + (s_1 * z - a_1 * mean) * shrink / a_0
+    x_max = path.sigma(path.t_max) * z
+    exact = analytic.gaussian_flow(path, mean, scale**2, x_max, path.t_max, path.t_min) / path.alpha(path.t_min)
+
+    def flow(tolerance):
+        return probability_flow(model, path, solver=dormand_prince(rtol=tolerance, atol=tolerance))
+
+    shared = jax.jit(lambda tolerance: flow(tolerance).decode((), z))
+    own = jax.jit(lambda tolerance: jax.vmap(lambda z: flow(tolerance).decode((), z[None])[0])(z))
     errors = []
     for tolerance in (1e-2, 1e-3, 1e-4):
-        flow = probability_flow(model, path, solver=dormand_prince(rtol=tolerance, atol=tolerance))
-        errors.append(float(abs(jax.jit(flow.decode)((), z) - exact).max()))
-        np.testing.assert_array_equal(flow.sample((), KEY, 50), flow.decode((), z))
-    assert all(error < 20 * tolerance for error, tolerance in zip(errors, (1e-2, 1e-3, 1e-4), strict=True))
-    assert errors[2] < errors[0] / 5
+        np.testing.assert_array_equal(flow(tolerance).sample((), KEY, 50), flow(tolerance).decode((), z))
+        assert abs(shared(tolerance) - exact).max() < 4 * near * tolerance
+        errors.append(float(jnp.sqrt(((own(tolerance) - exact) ** 2).mean())))
+        assert errors[-1] < near * tolerance
+    assert errors[2] < errors[0] / fall
 
 
 def test_error_falls_with_the_number_of_steps():
-    """Fourth order, until float32 is reached, and the adaptive solver beside it, by its tolerance."""
+    """Of fourth order, and that of the adaptive solver in proportion to its tolerance, or more."""
     mixture, path = analytic.mixture(), paths.cosine(margin=3e-4)
     x, model = jnp.asarray(analytic.sample(mixture, 0, 64)), exact_model(mixture, path)
-    found = [jax.jit(probability_flow(model, path, num_steps=num).log_prob)((), x) for num in (10, 20)]
+    found = [jax.jit(probability_flow(model, path, num_steps=num).log_prob)((), x) for num in (10, 20, 40)]
 
     @jax.jit
     def by_adaptive_steps(tolerance):
@@ -114,9 +132,9 @@ def test_error_falls_with_the_number_of_steps():
 
     found += [by_adaptive_steps(tolerance) for tolerance in (1e-2, 1e-4)]
     errors = [abs(values - analytic.log_prob(mixture, x)).max() for values in found]
-    assert errors[1] < errors[0] / 8
-    assert errors[3] < errors[2] / 8
-    assert errors[3] < 1e-3
+    assert abs(np.polyfit(range(3), np.log2(errors[:3]), 1)[0] + 4) < 0.25, errors
+    assert errors[4] < errors[3] / 30
+    assert errors[4] < 1e-3
 
 
 def test_hutchinson_is_unbiased_and_called_a_bound():

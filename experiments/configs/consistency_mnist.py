@@ -73,7 +73,7 @@ def _training(config: Config, dataset: Dataset) -> tuple[Any, dict[str, Any]]:
     view = "v"
     if trained:
         network = {name: getattr(config, name) for name in images.NETWORK}
-        needed = {**images.UNIFORM, **({} if config.teacher else {"parametrization": view})}
+        needed = {**images.UNIFORM, "condition_dropout": 0.0, **({} if config.teacher else {"parametrization": view})}
         view = teachers.check(trained, ("diffusion",), network, needed=needed, flag=flag).parametrization
     if config.teacher:
         prepare = teachers.distilled(trained) if view == "v" else teachers.taught(trained)

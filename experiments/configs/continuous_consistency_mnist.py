@@ -81,7 +81,7 @@ def _training(config: Config, dataset: Dataset) -> tuple[Any, Any]:
     if not trained:
         return None, None
     network = {name: getattr(config, name) for name in images.NETWORK}
-    needed = {**images.UNIFORM, **({} if config.teacher else {"parametrization": "trigflow"})}
+    needed = {**images.UNIFORM, "condition_dropout": 0.0, **({} if config.teacher else {"parametrization": "trigflow"})}
     view = teachers.check(trained, ("diffusion",), network, needed=needed, flag=flag).parametrization
     if config.start:
         return teachers.started(trained, at="net"), None

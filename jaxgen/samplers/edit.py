@@ -48,7 +48,7 @@ def sdedit(stepper: Stepper, denoise: Denoiser, path: Path, key: PRNGKey, x: Dat
         grid: times, falling from t.
 
     Returns:
-        Samples, like `x`.
+        Samples, like `x`, after `num_steps * stepper.num_evaluations` evaluations.
 
     Raises:
         ValueError: if the times do not fall; traced ones pass.
@@ -193,7 +193,7 @@ def interpolate(
         grid: times, falling.
 
     Returns:
-        `[k, n, ...]`, one for each share.
+        `[k, n, ...]`, one for each share, after `(2 + k) * num_steps * stepper.num_evaluations` evaluations.
     """
     z_a, z_b = (encode(stepper, denoise, path, x, grid) for x in (x_a, x_b))
     between = lambda share: decode(  # noqa: E731

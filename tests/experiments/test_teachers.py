@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import checkpoints, configs, data, runs, train, trained
+from experiments import checkpoints, configs, data, runs, teachers, train, trained
 from experiments.errors import UserError
 from jaxgen.types import Batch
 
@@ -139,6 +139,31 @@ def test_a_teacher_that_does_not_fit_is_refused(teacher, tmp_path, flags, messag
             ["consistency_digits", "--workdir", str(tmp_path / "run"), "--teacher", str(teacher), *SIZES, *flags]
         )
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def guided(tmp_path_factory):
+    """A diffusion whose labels have one more among them, which stands for none."""
+    directory = tmp_path_factory.mktemp("teacher") / "guided"
+    argv = ["diffusion_digits", "--workdir", str(directory), "--steps", "1", "--condition-dropout", "0.5"]
+    assert train.main([*argv, *SIZES]) == 0
+    return directory
+
+
+@pytest.mark.parametrize("flag", ["--teacher", "--start"])
+@pytest.mark.parametrize("student", ["consistency_digits", "continuous_consistency_digits"])
+def test_a_teacher_with_a_label_for_none_is_refused(guided, tmp_path, student, flag):
+    argv = [student, "--workdir", str(tmp_path / "run"), flag, str(guided), *SIZES]
+    with pytest.raises(UserError, match=r"guided has condition_dropout=0.5: expected .* condition_dropout=0.0$"):
+        train.main(argv)
+    assert not (tmp_path / "run").exists()
+
+
+def test_stored_parameters_of_another_shape_cannot_teach(guided, teacher):
+    """Whatever the configs say, the arrays of the checkpoint must fit those of the student's first state."""
+    state = checkpoints.restore_latest(runs.open_run(teacher))
+    with pytest.raises(UserError, match=r"guided cannot teach this one: .*: expected float32\(10, .*got float32\(11, "):
+        teachers.started(str(guided))(state)
 
 
 def test_a_run_of_another_config_is_no_teacher(plain_run, tmp_path):

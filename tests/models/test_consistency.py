@@ -20,7 +20,8 @@ from jaxgen.models.diffusion.consistency import (
 from jaxgen.models.diffusion.diffusion import diffusion
 from jaxgen.nets.time import TimeMLP
 from jaxgen.samplers.ddim import ddim
-from jaxgen.samplers.dpm_solver import dpm_solver_2m
+from jaxgen.samplers.dpm_solver import dpm_solver_2m, dpm_solver_2s, dpm_solver_3m
+from jaxgen.samplers.euler import euler
 from jaxgen.samplers.generate import generate
 from jaxgen.samplers.heun import heun
 from jaxgen.samplers.loop import State, memoryless
@@ -76,28 +77,31 @@ def closed_form_step():
     )
 
 
+def distillation_losses(path, stepper, *counts, **options):
+    """Losses of the exact function, by how many intervals the grid of times has."""
+    net, pairs = exact(path, KEEPING)(lambda x_t, t: end_of_flow(path, x_t, t)), paths.uniform_pairs(lambda step: step)
+    teaching = {"teacher": gaussian_teacher(path), "teacher_stepper": stepper}
+    model = consistency(net, (2,), path=path, pairs=pairs, **teaching, **options)
+    loss = jax.jit(lambda num: model.loss({}, {"step": num, "teacher": {}}, KEY, data(KEY))[0])
+    return [float(loss(jnp.asarray(num))) for num in counts]
+
+
 @every_path
 def test_distillation_of_the_exact_function(path):
     """The loss vanishes when the teacher's step is exact, and with Heun's step falls as the times come together."""
-    net = exact(path, KEEPING)(lambda x_t, t: end_of_flow(path, x_t, t))
-
-    def errors(stepper, *counts):
-        model = consistency(
-            net,
-            (2,),
-            path=path,
-            teacher=gaussian_teacher(path),
-            teacher_stepper=stepper,
-            pairs=paths.uniform_pairs(lambda step: step),
-            distance=squared_distance,
-            weight=lambda path, t, s: jnp.ones_like(t),
-        )
-        loss = jax.jit(lambda num: model.loss({}, {"step": num, "teacher": {}}, KEY, data(KEY))[0])
-        return [float(jnp.sqrt(loss(jnp.asarray(num)))) for num in counts]
-
+    squared = {"distance": squared_distance, "weight": lambda path, t, s: jnp.ones_like(t)}
+    errors = lambda stepper, *counts: np.sqrt(distillation_losses(path, stepper, *counts, **squared))  # noqa: E731
     assert errors(closed_form_step(), 20)[0] < 2e-5
     few, many = errors(heun(), 20, 80)
     assert many < few / 16 + 1e-5  # the error of one step of a method of second order, h^3
+
+
+@every_path
+def test_the_default_loss_of_the_exact_function_is_zero(path):
+    """Pseudo-Huber distance and inverse-gap weight, where one step of Heun's method leaves more than 1e-3."""
+    (exactly,), (by_heun,) = (distillation_losses(path, stepper, 20) for stepper in (closed_form_step(), heun()))
+    assert exactly < 1e-7
+    assert by_heun > 1e-3
 
 
 ONE_MEAN, ONE_VARIANCE = 0.4, 0.25
@@ -198,11 +202,12 @@ def test_so_do_the_distance_and_the_weight_that_are_the_default(monkeypatch, pat
 
 
 @every_path
-def test_every_number_of_steps_draws_the_gaussian(path):
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 4])
+def test_every_number_of_steps_draws_the_gaussian(path, num_steps):
     """Moments of samples of the exact function, and one step against the closed form."""
     net = exact(path, KEEPING)(lambda x_t, t: end_of_flow(path, x_t, t))
     latent = jax.random.normal(KEY, (50, 2))
-    model = consistency(net, (2,), path=path, num_steps=3)
+    model = consistency(net, (2,), path=path, num_steps=num_steps)
     x_max = path.sigma(path.t_max) * latent
     chex.assert_trees_all_close(
         jax.jit(model.decode)({}, latent), end_of_flow(path, x_max, path.t_max), rtol=1e-3, atol=1e-4
@@ -225,7 +230,9 @@ def test_the_end_of_the_path_is_kept(path):
 
 
 @pytest.mark.parametrize(
-    "stepper", [ddim(), heun(), dpm_solver_2m(), unipc()], ids=["ddim", "heun", "dpm_solver_2m", "unipc"]
+    "stepper",
+    [ddim(), euler(), heun(), dpm_solver_2s(), dpm_solver_2m(), dpm_solver_3m(), unipc()],
+    ids=["ddim", "euler", "heun", "dpm_solver_2s", "dpm_solver_2m", "dpm_solver_3m", "unipc"],
 )
 def test_single_steps_have_intervals_of_their_own(stepper):
     """Each example against the stepper on that example alone."""
@@ -295,6 +302,14 @@ def test_weights_and_distance():
     a, b = jnp.array([[3.0, 4.0], [0.0, 0.0]]), jnp.zeros((2, 2))
     np.testing.assert_allclose(pseudo_huber_distance(scale=0.5)(a, b), [np.sqrt(25.25) - 0.5, 0], rtol=1e-6)
     np.testing.assert_allclose(squared_distance(a, b), [12.5, 0])
+
+
+def test_the_scale_of_the_distance_is_the_sources():
+    """c = 0.00054 sqrt(D): two points at the distance c are sqrt(2) c - c apart, in the 48 dimensions of an image."""
+    scale = 0.00054 * np.sqrt(48)
+    a = scale * jax.random.normal(KEY, (5, 4, 4, 3))
+    a, b = a * scale / jnp.sqrt((a**2).sum((1, 2, 3), keepdims=True)), jnp.zeros((5, 4, 4, 3))
+    np.testing.assert_allclose(pseudo_huber_distance()(a, b), np.full(5, (np.sqrt(2) - 1) * scale), rtol=1e-5)
 
 
 def test_what_is_known_is_kept():

@@ -10,6 +10,7 @@ from flax import linen as nn
 from scipy.optimize import linear_sum_assignment
 
 from jaxgen import paths
+from jaxgen.core import Model
 from jaxgen.models.diffusion.diffusion import diffusion
 from jaxgen.nets.time import TimeMLP
 from jaxgen.samplers.heun import heun
@@ -67,8 +68,31 @@ def test_the_exact_velocity_is_the_best_affine_one():
         np.testing.assert_allclose(found, jax.jacfwd(moved)(now), atol=0.02)
 
 
+def pairs_by_hand(scale):
+    """Noise and MEAN + scale noise, and the carry of that coupling."""
+
+    def pair(carry, key, batch):
+        noise = jax.random.normal(key, batch.x.shape)
+        return MEAN + scale * noise, noise
+
+    return paths.Coupling(lambda key, batch: (), pair), ()
+
+
+def pairs_of_a_teacher(scale):
+    """The same by `reflow_coupling`, from a teacher that finds its scale among its parameters."""
+    scales = {"scale": jnp.broadcast_to(scale, (2,))}
+    teacher = Model(
+        init=lambda key, batch: (scales, ()),
+        loss=lambda params, carry, key, batch: (jnp.zeros(()), (carry, {})),
+        sample=lambda params, key, num, cond=None: jnp.zeros((num, 2)),
+        decode=lambda params, latent, cond=None: MEAN + params["scale"] * latent,
+    )
+    return paths.reflow_coupling(teacher), {"teacher": scales}
+
+
+@pytest.mark.parametrize("pairs", [pairs_by_hand, pairs_of_a_teacher], ids=["by_hand", "reflow"])
 @pytest.mark.parametrize("scale", [0.0, np.sqrt(VARIANCE)], ids=["point", "gaussian"])
-def test_the_loss_of_the_exact_velocity_is_zero(scale):
+def test_the_loss_of_the_exact_velocity_is_zero(scale, pairs):
     """Noise goes to MEAN + scale noise on lines that do not cross: x_t tells the noise, and with it noise - x.
 
     Roots of losses, in units of that of a network that says 0: below 1e-5, and 0.01 with 1 percent too much velocity.
@@ -81,12 +105,9 @@ def test_the_loss_of_the_exact_velocity_is_zero(scale):
             noise = (x * jnp.sqrt((1 - t) ** 2 + t**2) - (1 - t) * MEAN) / ((1 - t) * scale + t)
             return cond[:, None] * (noise - (MEAN + scale * noise))
 
-    def pair(carry, key, batch):
-        noise = jax.random.normal(key, batch.x.shape)
-        return MEAN + scale * noise, noise
-
-    model = diffusion(Exact(), (2,), coupling=paths.Coupling(lambda key, batch: (), pair), **FLOW)
-    loss = jax.jit(lambda share: model.loss({}, (), KEY, Batch(jnp.zeros((1000, 2)), jnp.full(1000, share)))[0])
+    coupling, carry = pairs(scale)
+    model = diffusion(Exact(), (2,), coupling=coupling, **FLOW)
+    loss = jax.jit(lambda share: model.loss({}, carry, KEY, Batch(jnp.zeros((1000, 2)), jnp.full(1000, share)))[0])
     exact, wrong, none = (np.sqrt(loss(share)) for share in (1.0, 1.01, 0.0))
     assert exact < 1e-5 * none
     np.testing.assert_allclose(wrong, 0.01 * none, rtol=1e-3)
