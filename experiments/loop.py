@@ -132,9 +132,10 @@ def _start(run: runs.Run, placement: Placement) -> tuple[TrainState, int]:
         return placement.put_state(model, state), int(state.step)
     batch = data.batch(run.dataset, run.config.seed, 0, run.config.batch_size)
     state = placement.init_state(model, tx, jax.random.key(run.config.seed), batch)
-    _check_invertible(placement.get_state(model, state).params)
+    host = placement.get_state(model, state)
+    _check_invertible(host.params)
     if run.experiment.prepare is not None:
-        state = placement.put_state(model, run.experiment.prepare(placement.get_state(model, state)))
+        state = placement.put_state(model, run.experiment.prepare(host))
     return state, 0
 
 

@@ -70,11 +70,7 @@ def _training(config: Config, dataset: Dataset) -> tuple[Any, dict[str, Any]]:
     stages, last = checks.positive(config, "num_stages"), checks.positive(config, "num_intervals")
     stepper = checks.one_of(config, "teacher_sampler", {name: samplers.STEPPERS[name] for name in samplers.ENCODERS})
     trained, flag = teachers.named(config)
-    view = "v"
-    if trained:
-        network = {name: getattr(config, name) for name in images.NETWORK}
-        needed = {**images.UNIFORM, "condition_dropout": 0.0, **({} if config.teacher else {"parametrization": view})}
-        view = teachers.check(trained, ("diffusion",), network, needed=needed, flag=flag).parametrization
+    view = diffusion_mnist.view(config, trained, flag, "v") if trained else "v"
     if config.teacher:
         prepare = teachers.distilled(trained) if view == "v" else teachers.taught(trained)
         teacher = diffusion_mnist.teacher(config, dataset, view)

@@ -80,9 +80,7 @@ def _training(config: Config, dataset: Dataset) -> tuple[Any, Any]:
     trained, flag = teachers.named(config)
     if not trained:
         return None, None
-    network = {name: getattr(config, name) for name in images.NETWORK}
-    needed = {**images.UNIFORM, "condition_dropout": 0.0, **({} if config.teacher else {"parametrization": "trigflow"})}
-    view = teachers.check(trained, ("diffusion",), network, needed=needed, flag=flag).parametrization
+    view = diffusion_mnist.view(config, trained, flag, "trigflow")
     if config.start:
         return teachers.started(trained, at="net"), None
     prepare = teachers.distilled(trained, at="net") if view == "trigflow" else teachers.taught(trained)

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from experiments import checks, images
 from experiments.config import Experiment
 from experiments.data import Dataset
-from experiments.errors import UserError
 from jaxgen.models.diffusion.d3pm import d3pm
 from jaxgen.nets.tokens import TokenNet
 from jaxgen.paths.transitions import Transitions, absorbing, gaussian, uniform
@@ -58,9 +57,7 @@ def build(config: Config, dataset: Dataset) -> Experiment:
         UserError: if there is no such chain, or the data are not images of integer levels.
     """
     shape = checks.image_shape(dataset, "this D3PM")
-    if config.chain not in CHAINS:
-        raise UserError(f"--chain must be one of {', '.join(CHAINS)}, got {config.chain!r}")
-    transitions = CHAINS[config.chain](dataset.num_levels, checks.positive(config, "chain_steps"))
+    transitions = checks.one_of(config, "chain", CHAINS)(dataset.num_levels, checks.positive(config, "chain_steps"))
     net = TokenNet(images.unet(config, dataset), dataset.num_levels, transitions.num_states, width=config.width)
     model = d3pm(net, shape, transitions, num_bound_times=checks.positive(config, "num_bound_times"))
     return Experiment(model, images.adam(config))

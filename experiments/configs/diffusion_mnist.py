@@ -21,7 +21,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from experiments import checks, images, samplers
+from experiments import checks, images, samplers, teachers
 from experiments.config import Experiment
 from experiments.data import Dataset
 from experiments.errors import UserError
@@ -90,6 +90,23 @@ def build(config: Config, dataset: Dataset) -> Experiment:
     parametrization, features = checks.one_of(config, "parametrization", PARAMETRIZATIONS)
     network = functools.partial(images.unet, features=features)
     return experiment(config, dataset, paths.cosine(), network=network, parametrization=parametrization)
+
+
+def view(config: Any, trained: str, flag: str, own: str) -> str:
+    """What the network of a run predicts that teaches another config, or from which it starts.
+
+    Args:
+        config: the student's, with the same network.
+        trained: the run's directory.
+        flag: the one that named it; by "start" the run must have the student's own view.
+        own: that view.
+
+    Raises:
+        UserError: if the run does not fit.
+    """
+    network = {name: getattr(config, name) for name in images.NETWORK}
+    needed = {**images.UNIFORM, "condition_dropout": 0.0, **({"parametrization": own} if flag == "start" else {})}
+    return teachers.check(trained, ("diffusion",), network, needed=needed, flag=flag).parametrization
 
 
 def teacher(config: Any, dataset: Dataset, parametrization: str) -> Model:

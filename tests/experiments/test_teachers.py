@@ -57,6 +57,8 @@ def test_reflow_starts_from_its_teacher_and_keeps_it(tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     argv = ["flow_matching_digits", *SIZES, "--steps", "1", "--workdir"]
     assert train.main([*argv, str(first)]) == 0
+    with pytest.raises(UserError, match="--teacher-steps must be at least 1, got 0"):
+        train.main([*argv, str(second), "--teacher", str(first), "--teacher-steps", "0"])
     assert train.main([*argv, str(second), "--teacher", str(first), "--teacher_steps", "1"]) == 0
     run = runs.open_run(second)
     state, expected = checkpoints.restore_latest(run), trained.open_trained(str(first)).params
